@@ -1,0 +1,249 @@
+"""What a face may ask for: the use cases, as the faces see them.
+
+Faces (MCP, HTTP, command line) depend on these shapes only; `app.py` fills them with the real
+ones, tests with scripted ones.  Everything takes the principal that asks and answers for what it
+owns; foreign and missing are the same `NotFound`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from lap_sandbox.base import Execution, FileInfo, Preparation
+
+from ..model import (
+    Agent,
+    Delta,
+    Origin,
+    Principal,
+    Problem,
+    Question,
+    Session,
+    SessionFile,
+    StoredEvent,
+    Turn,
+)
+from .changes import Changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInput:
+    """A file given with a prompt or an execution, as the caller wrote it: exactly one form.
+
+    `path` is only ever set by a face that serves one local user over stdio."""
+
+    uri: str = ""
+    """`lap://sessions/{id}/files/{name}` or `lap://sandboxes/{id}/files/{path}`."""
+    name: str = ""
+    data: bytes | None = None
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPrompt:
+    text: str
+    input: Mapping[str, Any] | None = None
+    files: Sequence[FileInput] = ()
+    steer: bool = False
+    """Put it into the running turn instead of queueing it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A prompt that was taken."""
+
+    session: Session
+    turn: Turn
+    joined: bool = False
+    """The same prompt to the same session was already running: this is that turn."""
+    steered: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAnswer:
+    decision: Literal["allow", "deny"] | None = None
+    option: str | None = None
+    text: str = ""
+    data: Mapping[str, Any] | None = None
+    is_error: bool = False
+
+
+Followed = StoredEvent | Delta
+
+
+class SessionsAPI(Protocol):
+    async def prompt(
+        self,
+        origin: Origin,
+        agent: str,
+        prompt: NewPrompt,
+        *,
+        session_id: str | None = None,
+    ) -> Accepted:
+        """Store the prompt and have it driven in the background.  Returns at once.
+
+        Raises:
+            NotFound: no such agent or session.
+            Invalid: the session belongs to another agent; a cycle or depth over 3 (the chain is
+                named); files that are refused.
+            Conflict: an approval is open.
+            LimitReached: queue, turns a session, running turns a principal.
+            Unavailable: the agent's runtime cannot be used; why.
+        """
+        ...
+
+    async def get(self, principal: Principal, session_id: str) -> Session: ...
+
+    async def turn(self, principal: Principal, session_id: str, turn_id: str) -> Turn: ...
+
+    async def turns(self, principal: Principal, session_id: str) -> Sequence[Turn]: ...
+
+    async def list(
+        self,
+        principal: Principal,
+        *,
+        agent: str | None = None,
+        status: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> Sequence[Session]:
+        """Newest first; `before` is the id of the last session of the page before."""
+        ...
+
+    async def events(
+        self, principal: Principal, session_id: str, *, after: int = 0, limit: int = 1000
+    ) -> Sequence[StoredEvent]: ...
+
+    def follow(
+        self, principal: Principal, session_id: str, *, after: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[Followed]]:
+        """Stored events after `after`, then live ones and deltas, until the caller leaves.  Works
+        for a turn that another process drives (without its deltas, with its checkpoints)."""
+        ...
+
+    async def wait(
+        self, principal: Principal, session_id: str, turn_id: str, *, timeout: float
+    ) -> Turn:
+        """The turn, once it ended or stopped for questions, or as it is after `timeout` seconds."""
+        ...
+
+    async def answer_text(self, principal: Principal, session_id: str, turn_id: str) -> str:
+        """Whole text of the turn's messages so far, the open one included, blank line between."""
+        ...
+
+    async def questions(
+        self,
+        principal: Principal,
+        *,
+        session_id: str | None = None,
+        status: str | None = "open",
+    ) -> Sequence[Question]: ...
+
+    async def answer(
+        self, principal: Principal, question_id: str, answer: NewAnswer, *, by: str
+    ) -> Turn:
+        """Answer an open question; `by` says who decided (`person`, `model`, `cli`).
+
+        Raises:
+            NotFound, Conflict (no longer open), Invalid (not an answer to this kind or schema).
+        """
+        ...
+
+    async def cancel(self, principal: Principal, session_id: str) -> Session:
+        """End the running turn and drop queued ones; returns when that is done or, with a runtime
+        that does not react within its deadline, says so in the turn's error."""
+        ...
+
+    async def files(self, principal: Principal, session_id: str) -> Sequence[SessionFile]: ...
+
+    async def file(
+        self, principal: Principal, session_id: str, name: str
+    ) -> tuple[SessionFile, bytes]: ...
+
+
+class RegistryAPI(Protocol):
+    def agents(self) -> Sequence[Agent]:
+        """Every registered agent, enabled or not, sorted by name.  From memory: never waits."""
+        ...
+
+    def agent(self, name: str) -> Agent:
+        """Raises: NotFound, with the nearest names."""
+        ...
+
+    def runtimes(self) -> Sequence[Mapping[str, Any]]:
+        """Configured runtimes: {name, kind, url, state, capabilities}, without secrets."""
+        ...
+
+    def problems(self) -> Sequence[Problem]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxView:
+    id: str
+    principal: str
+    created_at: float
+    used_at: float
+    executions: int
+    busy: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxRun:
+    """An execution and where its files can be read."""
+
+    sandbox_id: str
+    execution: Execution
+    fresh: bool
+    """The sandbox was opened for this execution."""
+    uris: Mapping[str, str] = field(default_factory=dict)
+    """Path in `/mnt/data` to `lap://sandboxes/…` for new and changed files."""
+    placed: Sequence[str] = ()
+    """Paths of the files that the caller gave."""
+
+
+class SandboxesAPI(Protocol):
+    def preparation(self) -> Preparation: ...
+
+    async def run(
+        self,
+        principal: Principal,
+        code: str,
+        *,
+        sandbox_id: str | None = None,
+        scope: str | None = None,
+        files: Sequence[FileInput] = (),
+        timeout: float = 45.0,
+        on_output: Callable[[Literal["stdout", "stderr"], str], None] | None = None,
+    ) -> SandboxRun:
+        """Run code in the named sandbox, else in the default one of `scope` (one MCP connection,
+        never a principal), else in a new one.
+
+        Raises:
+            Unavailable: engine down, image not ready (how far it is), with the remedy.
+            NotFound, Invalid, LimitReached
+        """
+        ...
+
+    async def list(self, principal: Principal) -> Sequence[SandboxView]: ...
+
+    async def files(self, principal: Principal, sandbox_id: str) -> Sequence[FileInfo]: ...
+
+    async def file(self, principal: Principal, sandbox_id: str, path: str) -> bytes: ...
+
+    async def release(self, scope: str) -> None:
+        """The connection ended: close its default sandbox."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    sessions: SessionsAPI
+    registry: RegistryAPI
+    sandboxes: SandboxesAPI
+    changes: Changes
+    status: Callable[[], Mapping[str, Any]]
+    """What `lap_status` shows: {version, home, config, store, runtimes, agents, sandbox,
+    problems: [{where, message, remedy}]}.  Quick; from memory."""
