@@ -75,7 +75,7 @@ class Agent:
     """`answer_question` from a model may decide this agent's approvals."""
     cancel_on_disconnect: bool = False
     enabled: bool = True
-    """`False`: its runtime cannot be used now; `problem` says why.  Listed nowhere but in status."""
+    """`False`: its runtime cannot be used now; `problem` says why.  Shown in status only."""
     problem: str = ""
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from lap_sandbox.base import Execution, FileInfo, Preparation
 
-from ..model import (
+from lap_mcp.model import (
     Agent,
     Delta,
     Origin,

@@ -1,12 +1,12 @@
 """What can go wrong with a sandbox.
 
-    SandboxError
-      LauncherUnavailable   no sandbox can be opened here and now; says what to do
-      SandboxGone           this one has ended
-      BadPath               a path that is refused
-      NotFound              no such file
-      LimitReached          no room, too large, too many
-      FrameError            bytes from the sandbox that are not our protocol: it is closed
+SandboxError
+  LauncherUnavailable   no sandbox can be opened here and now; says what to do
+  SandboxGone           this one has ended
+  BadPath               a path that is refused
+  NotFound              no such file
+  LimitReached          no room, too large, too many
+  FrameError            bytes from the sandbox that are not our protocol: it is closed
 """
 
 from __future__ import annotations
