@@ -1,0 +1,52 @@
+"""What another process wants of the one that drives a session.
+
+A row is written by whoever cannot act itself and deleted by the holder of the session's lease in
+the transaction that takes it: taken once, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from .codec import dump, load
+from .tables import commands, sessions
+
+Kind = Literal["cancel", "answer", "steer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    session_id: str
+    kind: Kind
+    payload: Mapping[str, Any]
+
+
+def give(connection: Connection, command: Command, now: float) -> None:
+    connection.execute(
+        commands.insert().values(
+            session_id=command.session_id,
+            kind=command.kind,
+            payload=dump(command.payload),
+            at=now,
+        )
+    )
+
+
+def take(connection: Connection, owner: str) -> Sequence[Command]:
+    """Commands for the sessions that `owner` drives now, oldest first; gone from the table."""
+    mine = sa.select(sessions.c.id).where(sessions.c.lease_owner == owner)
+    rows = connection.execute(
+        sa.select(commands).where(commands.c.session_id.in_(mine)).order_by(commands.c.id)
+    ).all()
+    if rows:
+        connection.execute(commands.delete().where(commands.c.id.in_([row.id for row in rows])))
+    return [Command(row.session_id, row.kind, load(row.payload)) for row in rows]
+
+
+def drop(connection: Connection, session_id: str) -> None:
+    connection.execute(commands.delete().where(commands.c.session_id == session_id))

@@ -1,0 +1,239 @@
+"""Connections and transactions, and nothing about tables.
+
+A query is a plain function over a SQLAlchemy `Connection`.  `Database.write` and `Database.read`
+run one in a transaction: on SQLite in a thread, so that a whole transaction costs one hop; on
+PostgreSQL on the event loop, through SQLAlchemy's bridge.  The same functions serve both.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+import sqlalchemy as sa
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from lap_mcp.errors import StoreError
+
+T = TypeVar("T")
+Query = Callable[[Connection], T]
+
+SCHEMA = "0001"
+"""The newest migration this program knows."""
+
+BUSY_TIMEOUT = 10.0
+"""Seconds to wait for another process's write transaction."""
+
+_READERS = 4
+
+
+class Database(Protocol):
+    dialect: str
+
+    async def write(self, query: Query[T]) -> T:
+        """Run `query` in a transaction that sees the newest state and excludes other writers of
+        the same rows.
+
+        Raises:
+            StoreError: locked for too long, disk full, connection lost.  Nothing was written.
+        """
+        ...
+
+    async def read(self, query: Query[T]) -> T:
+        """Run `query` on one consistent snapshot."""
+        ...
+
+    async def token(self) -> str:
+        """Differs from an earlier one if another connection has committed since."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+async def open_database(where: Path | str) -> Database:
+    """Open a store: a path is a SQLite file, a `postgresql+asyncpg://` address a server.
+
+    Raises:
+        StoreError: not reachable, not a database, or written by a newer version of this program.
+    """
+    if isinstance(where, Path):
+        database: _SQLite | _Postgres = _SQLite(where)
+    else:
+        database = _Postgres(where)
+    try:
+        await database.write(_migrate)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await database.aclose()
+        raise
+    return database
+
+
+def _migrate(connection: Connection) -> None:
+    found = _schema(connection)
+    if found == SCHEMA:
+        return
+    if found is not None and found > SCHEMA:
+        raise StoreError(
+            f"The store has schema {found}; this version of lap-mcp knows {SCHEMA}.",
+            remedy="Install the newer lap-mcp again, or set LAP_HOME to another folder.",
+        )
+    # Alembic is a third of a second of imports that only a new or an old store needs.
+    from alembic import command
+    from alembic.config import Config
+
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7011305)"))
+    config = Config()
+    config.set_main_option("script_location", "lap_mcp.store:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _schema(connection: Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+class _SQLite:
+    """One writer connection a process; readers beside it.  Other processes do the same: WAL lets
+    readers go on, `BEGIN IMMEDIATE` makes writers wait instead of failing half-way."""
+
+    dialect = "sqlite"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer = _sqlite_engine(path, "BEGIN IMMEDIATE", 1)
+        self._reader = _sqlite_engine(path, "BEGIN", _READERS)
+        self._write_slot = anyio.CapacityLimiter(1)
+        self._read_slots = anyio.CapacityLimiter(_READERS)
+        self._watch: sqlite3.Connection | None = None
+        self._watch_slot = anyio.CapacityLimiter(1)
+
+    async def write(self, query: Query[T]) -> T:
+        return await anyio.to_thread.run_sync(
+            self._run, self._writer, query, limiter=self._write_slot
+        )
+
+    async def read(self, query: Query[T]) -> T:
+        return await anyio.to_thread.run_sync(
+            self._run, self._reader, query, limiter=self._read_slots
+        )
+
+    async def token(self) -> str:
+        return await anyio.to_thread.run_sync(self._data_version, limiter=self._watch_slot)
+
+    async def aclose(self) -> None:
+        await anyio.to_thread.run_sync(self._close)
+
+    def _run(self, engine: sa.Engine, query: Query[T]) -> T:
+        try:
+            with engine.begin() as connection:
+                return query(connection)
+        except DBAPIError as error:
+            raise _worded(error, str(self._path)) from error
+
+    def _data_version(self) -> str:
+        if self._watch is None:
+            self._watch = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        return str(self._watch.execute("PRAGMA data_version").fetchone()[0])
+
+    def _close(self) -> None:
+        self._writer.dispose()
+        self._reader.dispose()
+        if self._watch is not None:
+            self._watch.close()
+
+
+def _sqlite_engine(path: Path, begin: str, size: int) -> sa.Engine:
+    engine = sa.create_engine(
+        f"sqlite:///{path}",
+        pool_size=size,
+        max_overflow=0,
+        poolclass=sa.QueuePool,
+        connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy says BEGIN, not the driver
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _began(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+class _Postgres:
+    dialect = "postgresql"
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._engine: AsyncEngine = create_async_engine(
+                url, pool_size=5, max_overflow=10, pool_timeout=BUSY_TIMEOUT, pool_pre_ping=True
+            )
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                "PostgreSQL needs the asyncpg package.",
+                remedy="Install it with: pip install 'lap-mcp[postgres]'",
+            ) from error
+
+    async def write(self, query: Query[T]) -> T:
+        try:
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(query)
+        except (DBAPIError, OSError) as error:
+            raise _worded(error, "PostgreSQL") from error
+
+    async def read(self, query: Query[T]) -> T:
+        return await self.write(query)
+
+    async def token(self) -> str:
+        def newest(connection: Connection) -> str:
+            return str(
+                connection.execute(
+                    sa.text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+                ).scalar()
+            )
+
+        return await self.read(newest)
+
+    async def aclose(self) -> None:
+        await self._engine.dispose()
+
+
+def _worded(error: Exception, where: str) -> StoreError:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    text = str(cause)
+    if "disk is full" in text or "No space left" in text:
+        return StoreError(
+            f"The disk that holds {where} is full; nothing was stored.",
+            remedy="Free some room, then try again.",
+        )
+    if "readonly" in text or "unable to open" in text:
+        return StoreError(
+            f"{where} cannot be opened for writing ({text}).",
+            remedy="Check the folder's owner and rights, or set LAP_HOME.",
+        )
+    if "database is locked" in text:
+        return StoreError(
+            f"{where} was locked by another process for {BUSY_TIMEOUT:.0f} s.",
+            remedy="Look for a stopped lap-mcp process, then try again.",
+        )
+    if "not a database" in text or "malformed" in text:
+        return StoreError(
+            f"{where} is damaged or not a lap-mcp store ({text}).",
+            remedy="Move it away and start again; sessions in it are lost to this server.",
+        )
+    return StoreError(f"The store failed ({where}): {text}")

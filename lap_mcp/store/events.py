@@ -1,0 +1,230 @@
+"""Events of sessions: appended under a lease, numbered without gaps, read from any number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from lap_mcp.model import Delta, EventType, StoredEvent
+
+from .codec import dump, load
+from .leases import Lease, hold
+from .tables import events, open_messages, sessions, turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    type: EventType
+    payload: Mapping[str, Any]
+    native_id: str | None = None
+    """With it, an event that this turn has already is not stored again."""
+    closes: str | None = None
+    """Id of the open message that this event finishes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What changes together with the events of one append."""
+
+    ref: Mapping[str, Any] | None = None
+    cursor: str | None = None
+    status: str | None = None
+    """New status of the session."""
+    outcome: str | None = None
+    """New outcome of the turn."""
+    sent: bool | None = None
+
+
+def append(
+    connection: Connection,
+    lease: Lease,
+    turn_id: str,
+    new: Sequence[NewEvent],
+    now: float,
+    progress: Progress | None = None,
+) -> Sequence[StoredEvent]:
+    """Append `new` and note `progress`, in this transaction or not at all.
+
+    Raises:
+        LeaseLost: another process drives the session; nothing was written.
+    """
+    progress = progress or Progress()
+    fresh = _unknown(connection, turn_id, new)
+    changes: dict[str, Any] = {"updated_at": now}
+    if fresh:
+        changes["last_seq"] = sessions.c.last_seq + len(fresh)
+    if progress.ref is not None:
+        changes["ref"] = dump(progress.ref)
+    if progress.status is not None:
+        changes["status"] = progress.status
+    row = hold(connection, lease, **changes)
+    first = int(row.last_seq) - len(fresh) + 1
+    stored = [
+        StoredEvent(
+            session_id=lease.session_id,
+            seq=first + index,
+            turn_id=turn_id,
+            type=event.type,
+            payload=event.payload,
+            at=now,
+        )
+        for index, event in enumerate(fresh)
+    ]
+    if stored:
+        connection.execute(
+            events.insert(),
+            [_row(event, new_event) for event, new_event in zip(stored, fresh, strict=True)],
+        )
+    _close(connection, lease.session_id, [event.closes for event in new if event.closes])
+    _note(connection, turn_id, stored, progress)
+    return stored
+
+
+def _unknown(connection: Connection, turn_id: str, new: Sequence[NewEvent]) -> list[NewEvent]:
+    named = [event.native_id for event in new if event.native_id]
+    if not named:
+        return list(new)
+    rows = connection.execute(
+        sa.select(events.c.type, events.c.native_id).where(
+            events.c.turn_id == turn_id, events.c.native_id.in_(named)
+        )
+    )
+    seen = {(row.type, row.native_id) for row in rows}
+    fresh = []
+    for event in new:
+        key = (event.type, event.native_id)
+        if event.native_id is not None:
+            if key in seen:
+                continue
+            seen.add(key)
+        fresh.append(event)
+    return fresh
+
+
+def _row(event: StoredEvent, new: NewEvent) -> dict[str, Any]:
+    return {
+        "session_id": event.session_id,
+        "seq": event.seq,
+        "turn_id": event.turn_id,
+        "type": event.type,
+        "native_id": new.native_id,
+        "payload": dump(event.payload),
+        "at": event.at,
+    }
+
+
+def _close(connection: Connection, session_id: str, message_ids: Sequence[str | None]) -> None:
+    if message_ids:
+        connection.execute(
+            open_messages.delete().where(
+                open_messages.c.session_id == session_id,
+                open_messages.c.message_id.in_([name for name in message_ids if name]),
+            )
+        )
+
+
+def _note(
+    connection: Connection, turn_id: str, stored: Sequence[StoredEvent], progress: Progress
+) -> None:
+    changes: dict[str, Any] = {}
+    if stored:
+        changes["last_seq"] = stored[-1].seq
+    if progress.cursor is not None:
+        changes["cursor"] = progress.cursor
+    if progress.outcome is not None:
+        changes["outcome"] = progress.outcome
+    if progress.sent is not None:
+        changes["sent"] = progress.sent
+    if changes:
+        connection.execute(turns.update().where(turns.c.id == turn_id).values(**changes))
+
+
+def read(
+    connection: Connection,
+    session_id: str,
+    *,
+    after: int = 0,
+    limit: int = 1000,
+    turn_id: str | None = None,
+    types: Sequence[str] = (),
+) -> Sequence[StoredEvent]:
+    query = (
+        sa.select(events)
+        .where(events.c.session_id == session_id, events.c.seq > after)
+        .order_by(events.c.seq)
+        .limit(limit)
+    )
+    if turn_id is not None:
+        query = query.where(events.c.turn_id == turn_id)
+    if types:
+        query = query.where(events.c.type.in_(list(types)))
+    return [
+        StoredEvent(
+            session_id=row.session_id,
+            seq=row.seq,
+            turn_id=row.turn_id,
+            type=row.type,
+            payload=load(row.payload),
+            at=row.at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def checkpoint(connection: Connection, lease: Lease, open_: Sequence[Delta]) -> None:
+    """Keep open messages for followers in other processes; each replaces its earlier state.
+
+    Raises:
+        LeaseLost
+    """
+    hold(connection, lease, fence=lease.fence)
+    for delta in open_:
+        key = (
+            open_messages.c.session_id == delta.session_id,
+            open_messages.c.message_id == delta.message_id,
+        )
+        found = connection.execute(
+            open_messages.update().where(*key).values(text=delta.text, turn_id=delta.turn_id)
+        )
+        if found.rowcount == 0:
+            connection.execute(
+                open_messages.insert().values(
+                    session_id=delta.session_id,
+                    message_id=delta.message_id,
+                    turn_id=delta.turn_id,
+                    kind=delta.kind,
+                    text=delta.text,
+                )
+            )
+
+
+def checkpoints(connection: Connection, session_id: str) -> Sequence[Delta]:
+    rows = connection.execute(
+        sa.select(open_messages)
+        .where(open_messages.c.session_id == session_id)
+        .order_by(open_messages.c.message_id)
+    )
+    return [
+        Delta(
+            session_id=session_id,
+            turn_id=row.turn_id,
+            kind=row.kind,
+            message_id=row.message_id,
+            text=row.text,
+            replace=True,
+        )
+        for row in rows
+    ]
+
+
+def forget_open(connection: Connection, session_id: str, turn_id: str) -> None:
+    """Drop checkpoints of a turn that ended."""
+    connection.execute(
+        open_messages.delete().where(
+            open_messages.c.session_id == session_id, open_messages.c.turn_id == turn_id
+        )
+    )

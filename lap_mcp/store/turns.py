@@ -1,0 +1,295 @@
+"""Sessions and turns: accepting prompts, starting and finishing turns, listing.
+
+Everything that decides who may go on is decided here, inside one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from lap_mcp.errors import NotFound
+from lap_mcp.model import Origin, Principal, Session, Turn
+
+from .codec import dump, load
+from .tables import sessions, turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRecord:
+    """A turn with what driving it needs."""
+
+    turn: Turn
+    principal: str
+    agent: str
+    ref: Mapping[str, Any]
+    input: Mapping[str, Any] | None
+    files: Sequence[Mapping[str, Any]]
+    """[{name, media_type, size, sha256}]"""
+    origin: Origin
+    starts: int
+    """How often the turn was started: 1, and one more for each time questions were answered."""
+    sent: bool
+    """The current start may have reached the runtime."""
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTurn:
+    id: str
+    prompt: str
+    input: Mapping[str, Any] | None
+    files: Sequence[Mapping[str, Any]]
+    digest: str
+    """Of the prompt, its input and files: how the same prompt is recognised."""
+    origin: Origin
+
+
+def _session(row: sa.Row[Any]) -> Session:
+    return Session(
+        id=row.id,
+        principal=row.principal,
+        agent=row.agent,
+        status=row.status,
+        ref=load(row.ref),
+        last_seq=row.last_seq,
+        turns=row.turns,
+        title=row.title,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _turn(row: sa.Row[Any]) -> Turn:
+    return Turn(
+        id=row.id,
+        session_id=row.session_id,
+        outcome=row.outcome,
+        number=row.number,
+        prompt=row.prompt,
+        first_seq=row.first_seq,
+        last_seq=row.last_seq,
+        error=row.error,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def find_session(
+    connection: Connection, principal: str | None, session_id: str, *, lock: bool = False
+) -> Session:
+    """The session, if it is the principal's (`None`: the server itself asks).
+
+    Raises:
+        NotFound: missing or foreign, in the same words.
+    """
+    query = sa.select(sessions).where(sessions.c.id == session_id)
+    if principal is not None:
+        query = query.where(sessions.c.principal == principal)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise NotFound(
+            f"There is no session {session_id[:60]!r}.", remedy="list_sessions shows yours."
+        )
+    return _session(row)
+
+
+def list_sessions(
+    connection: Connection,
+    principal: str,
+    *,
+    agent: str | None,
+    status: str | None,
+    limit: int,
+    before: str | None,
+) -> Sequence[Session]:
+    query = sa.select(sessions).where(sessions.c.principal == principal)
+    if agent is not None:
+        query = query.where(sessions.c.agent == agent)
+    if status is not None:
+        query = query.where(sessions.c.status == status)
+    if before is not None:
+        at = find_session(connection, principal, before)
+        query = query.where(
+            sa.tuple_(sessions.c.created_at, sessions.c.id) < sa.tuple_(at.created_at, at.id)
+        )
+    query = query.order_by(sessions.c.created_at.desc(), sessions.c.id.desc()).limit(limit)
+    return [_session(row) for row in connection.execute(query)]
+
+
+def create_session(connection: Connection, session: Session) -> None:
+    connection.execute(
+        sessions.insert().values(
+            id=session.id,
+            principal=session.principal,
+            agent=session.agent,
+            status=session.status,
+            ref=dump(session.ref),
+            title=session.title,
+            created_at=session.created_at,
+            updated_at=session.updated_at,
+        )
+    )
+
+
+def insert(connection: Connection, session: Session, new: NewTurn, now: float) -> Turn:
+    """Add a turn to the session, queued."""
+    number = session.turns + 1
+    connection.execute(
+        sessions.update()
+        .where(sessions.c.id == session.id)
+        .values(turns=number, updated_at=now, title=session.title)
+    )
+    connection.execute(
+        turns.insert().values(
+            id=new.id,
+            session_id=session.id,
+            number=number,
+            outcome="queued",
+            prompt=new.prompt,
+            input=None if new.input is None else dump(new.input),
+            files=dump(list(new.files)),
+            digest=new.digest,
+            origin=dump(
+                {
+                    "principal": [new.origin.principal.id, new.origin.principal.kind],
+                    "chain": list(new.origin.chain),
+                    "client": new.origin.client,
+                }
+            ),
+            sent=False,
+            created_at=now,
+        )
+    )
+    return Turn(
+        id=new.id,
+        session_id=session.id,
+        outcome="queued",
+        number=number,
+        prompt=new.prompt,
+        created_at=now,
+    )
+
+
+def find(connection: Connection, session_id: str, turn_id: str) -> Turn:
+    row = connection.execute(
+        sa.select(turns).where(turns.c.id == turn_id, turns.c.session_id == session_id)
+    ).first()
+    if row is None:
+        raise NotFound(f"Session {session_id} has no turn {turn_id[:60]!r}.")
+    return _turn(row)
+
+
+def of_session(connection: Connection, session_id: str) -> Sequence[Turn]:
+    rows = connection.execute(
+        sa.select(turns).where(turns.c.session_id == session_id).order_by(turns.c.number)
+    )
+    return [_turn(row) for row in rows]
+
+
+def open_turns(connection: Connection, session_id: str) -> Sequence[tuple[Turn, str]]:
+    """Turns that have not ended, in order, each with its digest."""
+    rows = connection.execute(
+        sa.select(turns)
+        .where(
+            turns.c.session_id == session_id,
+            turns.c.outcome.in_(["queued", "running", "requires_action"]),
+        )
+        .order_by(turns.c.number)
+    )
+    return [(_turn(row), row.digest) for row in rows]
+
+
+def running_of(connection: Connection, principal: str) -> int:
+    """Turns of the principal that run now."""
+    if connection.dialect.name == "postgresql":
+        # Two prompts at once must not both see room for one.
+        connection.execute(
+            sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": principal}
+        )
+    count = connection.execute(
+        sa.select(sa.func.count())
+        .select_from(turns.join(sessions, turns.c.session_id == sessions.c.id))
+        .where(sessions.c.principal == principal, turns.c.outcome == "running")
+    ).scalar_one()
+    return int(count)
+
+
+def record(connection: Connection, turn_id: str) -> TurnRecord:
+    row = connection.execute(
+        sa.select(
+            turns, sessions.c.principal, sessions.c.agent, sessions.c.ref.label("session_ref")
+        )
+        .select_from(turns.join(sessions, turns.c.session_id == sessions.c.id))
+        .where(turns.c.id == turn_id)
+    ).one()
+    origin = load(row.origin)
+    principal_id, kind = origin["principal"]
+    return TurnRecord(
+        turn=_turn(row),
+        principal=row.principal,
+        agent=row.agent,
+        ref=load(row.session_ref),
+        input=load(row.input),
+        files=load(row.files),
+        origin=Origin(
+            principal=Principal(id=principal_id, kind=kind),
+            chain=tuple(origin["chain"]),
+            client=origin["client"],
+        ),
+        starts=row.starts,
+        sent=row.sent,
+        cursor=row.cursor,
+    )
+
+
+def starting(connection: Connection, turn_id: str, now: float) -> None:
+    """One more start of the turn is about to be made; nothing of it was sent."""
+    connection.execute(
+        turns.update()
+        .where(turns.c.id == turn_id)
+        .values(
+            outcome="running",
+            starts=turns.c.starts + 1,
+            sent=False,
+            cursor=None,
+            started_at=sa.func.coalesce(turns.c.started_at, now),
+        )
+    )
+
+
+def set_first_seq(connection: Connection, turn_id: str, seq: int) -> None:
+    connection.execute(turns.update().where(turns.c.id == turn_id).values(first_seq=seq))
+
+
+def end(connection: Connection, turn_id: str, outcome: str, error: str | None, now: float) -> None:
+    connection.execute(
+        turns.update()
+        .where(turns.c.id == turn_id)
+        .values(outcome=outcome, error=error, ended_at=now)
+    )
+
+
+def next_queued(connection: Connection, session_id: str) -> str | None:
+    return connection.execute(
+        sa.select(turns.c.id)
+        .where(turns.c.session_id == session_id, turns.c.outcome == "queued")
+        .order_by(turns.c.number)
+        .limit(1)
+    ).scalar()
+
+
+def unattended(connection: Connection, now: float) -> Sequence[tuple[str, str | None, float]]:
+    """Sessions with something to drive: (id, lease owner, lease until)."""
+    rows = connection.execute(
+        sa.select(sessions.c.id, sessions.c.lease_owner, sessions.c.lease_until)
+        .select_from(sessions.join(turns, turns.c.session_id == sessions.c.id))
+        .where(turns.c.outcome.in_(["running", "queued"]))
+        .distinct()
+    )
+    return [(row.id, row.lease_owner, row.lease_until) for row in rows]
