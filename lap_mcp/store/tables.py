@@ -154,8 +154,19 @@ agents = Table(
     "agents",
     metadata,
     Column("name", String(48), primary_key=True),
+    Column("runtime", String(100), nullable=False),
+    Column("ref", String(300), nullable=False),
+    Column("source", String(20), nullable=False),
     Column("data", Text, nullable=False),
-    Column("updated_at", Double, nullable=False),
 )
-"""The stored catalogue: agents added by command and discovered ones; what a row holds is the
+"""The stored catalogue: agents added by command and discovered ones; what `data` holds is the
 registry's."""
+Index("agents_by_origin", agents.c.runtime, agents.c.ref, agents.c.source, unique=True)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""`catalogue`: raised by each change of `agents`."""

@@ -30,8 +30,16 @@ def upgrade() -> None:
     op.create_table(
         "agents",
         sa.Column("name", sa.String(48), primary_key=True),
+        sa.Column("runtime", sa.String(100), nullable=False),
+        sa.Column("ref", sa.String(300), nullable=False),
+        sa.Column("source", sa.String(20), nullable=False),
         sa.Column("data", sa.Text, nullable=False),
-        sa.Column("updated_at", sa.Double, nullable=False),
+    )
+    op.create_index("agents_by_origin", "agents", ["runtime", "ref", "source"], unique=True)
+    op.create_table(
+        "counters",
+        sa.Column("name", sa.String(40), primary_key=True),
+        sa.Column("value", sa.BigInteger, nullable=False),
     )
 
 
