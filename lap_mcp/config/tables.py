@@ -1,0 +1,168 @@
+"""The tables of `lap.toml`, as frozen models; what each key means is said here and nowhere else.
+
+Reading files and the environment is in `load.py`.  What an adapter understands in its
+`[runtimes.NAME]` table is its own `Config` model in `lap_runtimes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .units import Duration, Size
+
+MiB = 1024 * 1024
+
+Toolset = Literal["agents", "code", "sessions"]
+TOOLSETS: tuple[Toolset, ...] = ("agents", "code", "sessions")
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RuntimeTable(Table):
+    """`[runtimes.NAME]`: one connection to a system that hosts agents.
+
+    Keys that are not listed here are the adapter's (`url`, `auth`, …); they are kept in `settings`
+    and validated with the adapter's own model.
+    """
+
+    kind: str
+    """`a2a`, `openai_responses`, `http`, or one that an installed package registers."""
+    discover: bool | None = None
+    """List what the runtime hosts.  Unset: yes where it can, unless `[agents.…]` names its agents
+    one by one."""
+    include: tuple[str, ...] = ()
+    """Patterns (`*`, `?`) of discovered names to take; empty: all."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of discovered names to leave out."""
+    trust: bool = False
+    """Show changed names, descriptions and schemas without `lap-mcp agents accept`."""
+    deadline: Duration = 24 * 3600.0
+    """How long a turn of its agents may take."""
+    silence: Duration = 600.0
+    """How long a turn may be without a byte before it is attached again or ended."""
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class AgentTable(Table):
+    """`[agents.NAME]`: one agent, under the name of its tool."""
+
+    runtime: str
+    """Name of a `[runtimes.…]` table."""
+    ref: str = ""
+    """What the runtime calls it; empty: the only agent of its runtime."""
+    description: str = ""
+    pinned: bool = False
+    """Stays a tool of its own when there are more agents than `mcp.max_agent_tools`."""
+    deadline: Duration | None = None
+    silence: Duration | None = None
+    model_may_answer: bool = False
+    """A model may decide this agent's approvals with `answer_question`."""
+    cancel_on_disconnect: bool = False
+    """A call that its client cancels ends the turn; otherwise it only detaches."""
+    input_schema: Mapping[str, Any] | None = None
+    """JSON Schema of a structured input."""
+    output_schema: Mapping[str, Any] | None = None
+
+
+class SandboxTable(Table):
+    """`[sandbox]`: where `code_interpreter` runs Python, and what one sandbox may use."""
+
+    launcher: Literal["auto", "docker"] = "auto"
+    image: str = "lap-sandbox:core"
+    runtime: str | None = None
+    """OCI runtime by name (`runsc`, `kata`); unset: the engine's default."""
+    warm: int = Field(1, ge=0, le=16)
+    """Sandboxes kept ready."""
+    memory: Size = 1024 * MiB
+    cpus: float = Field(1.0, gt=0)
+    pids: int = Field(128, ge=16)
+    disk: Size = 256 * MiB
+    """Size of `/mnt/data`; held in memory, so it counts against `memory`."""
+    tmp: Size = 64 * MiB
+    files: int = Field(20_000, ge=16)
+    """Number of files and folders in `/mnt/data`."""
+    file_size: Size = 256 * MiB
+
+
+class McpTable(Table):
+    """`[mcp]`: what MCP clients are shown."""
+
+    toolsets: tuple[Toolset, ...] = TOOLSETS
+    read_only: bool = False
+    """Show only tools that change nothing."""
+    max_agent_tools: int = Field(24, ge=0)
+    """With more agents than this, only pinned ones are tools of their own; `find_agents` and
+    `call_agent` serve all."""
+    folders: tuple[str, ...] = ()
+    """Folders, besides the client's working folder, whose files may be given by path (stdio)."""
+    hidden_files: bool = False
+    """Allow files whose path has a part that starts with a dot."""
+    ignored_files: bool = False
+    """Allow files that git ignores."""
+
+
+class LimitsTable(Table):
+    """`[limits]`: hold in every mode."""
+
+    turns_per_session: int = Field(50, ge=1)
+    running_turns: int = Field(8, ge=1)
+    """Turns that one principal may have running."""
+    queue: int = Field(8, ge=0)
+    """Prompts that wait in one session."""
+    approval_expiry: Duration = 24 * 3600.0
+    """How long a question stays open."""
+    file_size: Size = 50 * MiB
+    """Largest file given to, or taken from, an agent."""
+
+
+class ServerTable(Table):
+    """`[server]`: `lap-mcp serve`."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8700, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = ()
+    """Values of the `Host` header that are served, besides loopback names.  Needed before the
+    server listens on anything but loopback."""
+    allowed_origins: tuple[str, ...] = ()
+    """Values of the `Origin` header that are served; none by default."""
+
+
+class StoreTable(Table):
+    """`[store]`: where sessions, events and the catalogue are kept."""
+
+    url: str | None = None
+    """`sqlite:///PATH` or `postgresql://…`; unset: `lap.db` in `LAP_HOME`.  An address with a
+    password in it is a secret: write `env:NAME` or `file:PATH`."""
+
+
+class RetentionTable(Table):
+    """`[retention]`: how long ended sessions and their files are kept."""
+
+    days: int = Field(30, ge=1)
+
+
+class LogsTable(Table):
+    """`[logs]`: what goes to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+    """`auto`: text on a terminal, else JSON lines."""
+
+
+PLAIN_TABLES: Mapping[str, type[Table]] = {
+    "sandbox": SandboxTable,
+    "mcp": McpTable,
+    "limits": LimitsTable,
+    "server": ServerTable,
+    "store": StoreTable,
+    "retention": RetentionTable,
+    "logs": LogsTable,
+}
+"""Tables with fixed keys; `runtimes` and `agents` hold one table a name."""
+
+TABLE_NAMES: tuple[str, ...] = ("runtimes", "agents", *PLAIN_TABLES)

@@ -1,0 +1,59 @@
+"""Secret values, taken out of text by value wherever text leaves this process or is stored."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+MIN_LENGTH = 6
+"""A shorter value is not scrubbed: replacing `abc` everywhere would destroy text and hide
+nothing."""
+REPLACEMENT = "[secret]"
+
+
+class Scrubber:
+    """Replaces every known secret value, also URL-encoded and JSON-escaped, by `[secret]`."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, value: str) -> bool:
+        """Scrub this value from now on.  False: it is too short to be."""
+        value = value.strip()
+        if len(value) < MIN_LENGTH:
+            return False
+        forms = {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}
+        if not forms <= self._values:
+            self._values |= forms
+            longest_first = sorted(self._values, key=len, reverse=True)
+            self._pattern = re.compile("|".join(re.escape(form) for form in longest_first))
+        return True
+
+    def text(self, text: str) -> str:
+        return text if self._pattern is None else self._pattern.sub(REPLACEMENT, text)
+
+    def data(self, value: Any) -> Any:
+        """A JSON value with its strings, and the keys of its objects, scrubbed."""
+        if self._pattern is None:
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self.data(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.data(item) for item in value]
+        return value
+
+    def bytes(self, data: bytes) -> bytes:
+        """Bytes that are UTF-8 text, scrubbed; others as they are."""
+        if self._pattern is None:
+            return data
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            return data
+        return self.text(text).encode()
