@@ -95,7 +95,7 @@ class McpTable(Table):
     toolsets: tuple[Toolset, ...] = TOOLSETS
     read_only: bool = False
     """Show only tools that change nothing."""
-    max_agent_tools: int = Field(24, ge=0)
+    max_agent_tools: int = Field(24, ge=1)
     """With more agents than this, only pinned ones are tools of their own; `find_agents` and
     `call_agent` serve all."""
     folders: tuple[str, ...] = ()
