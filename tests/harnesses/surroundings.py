@@ -1,0 +1,117 @@
+"""Where a harness runs in these tests: a namespace, a scripted model, our server, an agent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.capabilities import ROOT
+from tests.harnesses.namespace import Namespace
+from tests.models.script import Shown
+from tests.models.server import recorded
+from tests.processes import Processes
+
+LAP_MCP = Path(sys.executable).parent / "lap-mcp"
+RUN_DEADLINE = 180.0
+"""Seconds for one run of a harness: a guard against hanging, never a measure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Everything is on loopback of `namespace`; `home` is the only home there is."""
+
+    namespace: Namespace
+    started: Processes
+    home: Path
+    project: Path
+    """The folder that the harness works in."""
+    record: Path
+    model_port: int
+    lap_config: Path
+
+    @property
+    def lap_home(self) -> Path:
+        return self.home / "lap"
+
+    @property
+    def lap_environment(self) -> Mapping[str, str]:
+        """What our server is given on top of what the harness hands on."""
+        return {"LAP_CONFIG": str(self.lap_config), "LAP_HOME": str(self.lap_home)}
+
+    @property
+    def clean_environment(self) -> Mapping[str, str]:
+        return {
+            "HOME": str(self.home),
+            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+        }
+
+    def run(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> str:
+        """One run of a harness to its end; what it printed.
+
+        Raises:
+            AssertionError: it failed, with what it said.
+        """
+        process = self.started.start(
+            self.namespace.command(command),
+            env={**self.clean_environment, **environment},
+            cwd=self.project,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            out, err = process.communicate(timeout=RUN_DEADLINE)
+        finally:
+            self.started.end(process)
+        said = out.decode(errors="replace")
+        assert process.returncode == 0, f"{said[-4000:]}\n--- stderr\n{err.decode()[-4000:]}"
+        return said
+
+    def lap(self, *arguments: str) -> str:
+        """A `lap-mcp` command beside the running server, on the same LAP_HOME."""
+        done = subprocess.run(
+            self.namespace.command([LAP_MCP, *arguments]),
+            env={**self.clean_environment, **self.lap_environment},
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def shown(self) -> list[Shown]:
+        """What the model was shown, request by request; requests without tools left out."""
+        return [request for request in recorded(self.record) if request.tools]
+
+
+def start_model(started: Processes, namespace: Namespace, record: Path) -> int:
+    """The scripted model; its port."""
+    return _start_listening(
+        started, namespace, ["-m", "tests.models.server", "--record", str(record)]
+    )
+
+
+def start_agent(started: Processes, namespace: Namespace, port: int) -> None:
+    """The example A2A agent."""
+    _start_listening(started, namespace, ["examples/a2a_agent.py", "--port", str(port)])
+
+
+def _start_listening(started: Processes, namespace: Namespace, program: Sequence[str]) -> int:
+    """Start a Python program that says `listening on PORT`; the port."""
+    process = started.start(
+        namespace.command([sys.executable, *program]),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    said = process.stdout.readline().decode()
+    assert said.startswith("listening on "), f"{program} said {said!r}"
+    return int(said.split()[-1].rpartition(":")[2])
