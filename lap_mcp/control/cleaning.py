@@ -33,38 +33,15 @@ _MAX_MARKS = 2
 _TAG_START = re.compile(r"<(?=[/!?a-zA-Z])")
 
 _PLAIN = frozenset(
-    [
-        "type",
-        "required",
-        "enum",
-        "const",
-        "default",
-        "examples",
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-        "multipleOf",
-        "minLength",
-        "maxLength",
-        "minItems",
-        "maxItems",
-        "uniqueItems",
-        "minProperties",
-        "maxProperties",
-        "format",
-        "title",
-        "description",
-        "nullable",
-        "deprecated",
-        "readOnly",
-        "writeOnly",
-    ]
+    ("type", "required", "enum", "const", "default", "examples", "minimum", "maximum")
+    + ("exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems")
+    + ("maxItems", "uniqueItems", "minProperties", "maxProperties", "format", "title")
+    + ("description", "nullable", "deprecated", "readOnly", "writeOnly")
 )
-_ONE = frozenset(["items", "additionalProperties", "not", "if", "then", "else", "contains"])
-_MANY = frozenset(["anyOf", "oneOf", "allOf", "prefixItems"])
+_ONE = frozenset(("items", "additionalProperties", "not", "if", "then", "else", "contains"))
+_MANY = frozenset(("anyOf", "oneOf", "allOf", "prefixItems"))
 _NAMED = frozenset(("properties", "$defs", "definitions"))
-_INTO_DATA = frozenset(["items", "additionalProperties", "contains", "prefixItems", "properties"])
+_INTO_DATA = frozenset(("items", "additionalProperties", "contains", "prefixItems", "properties"))
 _REFERENCE = re.compile(r"#/(\$defs|definitions)/([A-Za-z0-9_.-]{1,64})")
 _PROPERTY = re.compile(r"[A-Za-z0-9_$@./ -]{1,64}")
 
@@ -205,8 +182,5 @@ def clean_value(value: Any, depth: int = 4) -> Any:
 
 def attributed(words: Words, runtime: str) -> str:
     """The description, after a prefix that says whose words these are."""
-    if not words.description:
-        return f"Agent {words.native_name!r} of runtime {runtime}, which says no more about it."
-    return (
-        f"Agent {words.native_name!r} of runtime {runtime}, in its own words: {words.description}"
-    )
+    who = f"Agent “{words.native_name}” of runtime {runtime}"
+    return f"{who}, in its own words: {words.description}" if words.description else f"{who}."
