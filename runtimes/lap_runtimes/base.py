@@ -29,7 +29,7 @@ MAX_FILE_BYTES = 50 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a runtime truly can do.  Static per adapter and configuration; checked before a start."""
+    """What a runtime truly can do.  Static per adapter and configuration."""
 
     discover: bool = False
     """`agents()` lists what the runtime hosts."""

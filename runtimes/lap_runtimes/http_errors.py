@@ -1,0 +1,98 @@
+"""What an HTTP error status means, and the words that a runtime put into its body."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from lap_runtimes.errors import Kind, Rejected
+
+MAX_ERROR_BODY = 64 * 1024
+_MAX_WORDS = 500
+
+_KINDS: dict[int, Kind] = {
+    401: "auth",
+    403: "auth",
+    404: "not_found",
+    402: "rate_limited",
+    429: "rate_limited",
+    409: "conflict",
+    410: "gone",
+    424: "failed",
+    408: "overloaded",
+    503: "overloaded",
+    529: "overloaded",
+}
+_MAY_HAVE_BEGUN = {408, 424}
+_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "x-snowflake-request-id")
+_REMEDY: dict[Kind, str] = {
+    "auth": "; look at the runtime's auth in the configuration",
+    "not_found": "; look at the runtime's url in the configuration",
+}
+
+
+def rejection(status: int, headers: Mapping[str, str], body: bytes, *, where: str) -> Rejected:
+    """The error of an answer with a status of 400 or more."""
+    kind: Kind = _KINDS.get(status, "invalid" if status < 500 else "failed")
+    words = error_words(body)
+    said = f": {words}" if words else _REMEDY.get(kind, "")
+    return Rejected(
+        f"{where} answered {status}{said}",
+        kind=kind,
+        status=status,
+        request_id=next((headers[name] for name in _REQUEST_IDS if name in headers), None),
+        retry_after=retry_after(headers),
+        sent=status >= 500 or status in _MAY_HAVE_BEGUN,
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds: `retry-after-ms`, or `retry-after` as seconds or as a date (RFC 9110, 10.2.3)."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        if "retry-after" not in headers:
+            return None
+        value = headers["retry-after"].strip()
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return float(value)
+        when = parsedate_to_datetime(value)
+        return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def error_words(body: bytes | Any) -> str:
+    """The human part of an error body, whichever of the usual shapes it has: `error.message`,
+    `error`, `message`, `detail`, `error_description`, or plain text.  One line, capped."""
+    value = body
+    if isinstance(body, bytes):
+        text = body.decode("utf-8", "replace")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = "" if text.lstrip().startswith("<") else text
+    return clean(_dig(value))
+
+
+def _dig(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_dig(each) for each in value[:3])))
+    if isinstance(value, dict):
+        for key in ("error", "message", "detail", "msg", "error_description", "title", "reason"):
+            found = _dig(value.get(key))
+            if found:
+                return found
+    return ""
+
+
+def clean(text: str) -> str:
+    """One line without control characters, at most 500 characters."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= _MAX_WORDS else flat[: _MAX_WORDS - 1] + "…"
