@@ -86,6 +86,10 @@ class Surroundings:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def add_agent(self, name: str) -> None:
+        """One more agent of the same runtime, while the server runs."""
+        self.lap("agents", "add", name, "--runtime", "example")
+
     def shown(self) -> list[Shown]:
         """What the model was shown, request by request; requests without tools left out."""
         return [request for request in recorded(self.record) if request.tools]
@@ -93,18 +97,18 @@ class Surroundings:
 
 def start_model(started: Processes, namespace: Namespace, record: Path) -> int:
     """The scripted model; its port."""
-    return _start_listening(
+    return _start_serving(
         started, namespace, ["-m", "tests.models.server", "--record", str(record)]
     )
 
 
 def start_agent(started: Processes, namespace: Namespace, port: int) -> None:
     """The example A2A agent."""
-    _start_listening(started, namespace, ["examples/a2a_agent.py", "--port", str(port)])
+    _start_serving(started, namespace, ["examples/a2a_agent.py", "--port", str(port)])
 
 
-def _start_listening(started: Processes, namespace: Namespace, program: Sequence[str]) -> int:
-    """Start a Python program that says `listening on PORT`; the port."""
+def _start_serving(started: Processes, namespace: Namespace, program: Sequence[str]) -> int:
+    """Start a Python program that says `serving http://127.0.0.1:PORT`; the port."""
     process = started.start(
         namespace.command([sys.executable, *program]),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -113,5 +117,5 @@ def _start_listening(started: Processes, namespace: Namespace, program: Sequence
     )
     assert process.stdout is not None
     said = process.stdout.readline().decode()
-    assert said.startswith("listening on "), f"{program} said {said!r}"
-    return int(said.split()[-1].rpartition(":")[2])
+    assert said.startswith("serving http://"), f"{program} said {said!r}"
+    return int(said.rpartition(":")[2])

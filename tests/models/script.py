@@ -139,14 +139,14 @@ def _number(result: ToolResult) -> int:
 
 def _say(step: Mapping[str, Any], position: int, shown: Shown) -> Say:
     heard = "\n".join(r.text for r in shown.results)
-    calls = []
+    calls: tuple[Call, ...] = ()
     if name := step.get("tool"):
         tool = shown.tool(name)
         if tool is None:
             offered = ", ".join(t.name for t in shown.tools)
             raise ScriptError(f"step {position} calls {name}, which is not offered: {offered}")
         args = _filled(step.get("args", {}), heard)
-        calls.append(Call(id=f"call_{position}_{uuid.uuid4().hex[:12]}", tool=tool, args=args))
+        calls = (Call(id=f"call_{position}_{uuid.uuid4().hex[:12]}", tool=tool, args=args),)
     return Say(text=_filled(step.get("text", ""), heard), calls=calls)
 
 

@@ -2,7 +2,7 @@
 
     python -m tests.models.server --record requests.jsonl
 
-prints `listening on PORT` and serves until it is ended.
+prints `serving http://127.0.0.1:PORT` and serves until it is ended.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="default: any that is free")
     options = parser.parse_args()
     listener = socket.create_server(("127.0.0.1", options.port))
-    print(f"listening on {listener.getsockname()[1]}", flush=True)
+    print(f"serving http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     server = uvicorn.Server(uvicorn.Config(model_app(options.record), log_level="error"))
     server.run(sockets=[listener])
 
