@@ -65,7 +65,8 @@ def config_file(here: Surroundings, option: str | None = None) -> tuple[Path, bo
             that may be anybody's.
     """
     if option:
-        return here.folder / Path(option).expanduser(), True
+        below_home = option.startswith("~/")
+        return (here.home / option[2:] if below_home else here.folder / option), True
     named = here.environ.get("LAP_CONFIG", "")
     if named:
         return _named(here, "LAP_CONFIG", named), True

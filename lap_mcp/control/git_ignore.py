@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 DEADLINE = 5.0
 _KEPT = ("HOME", "PATH", "XDG_CONFIG_HOME", "LANG")
@@ -28,9 +29,9 @@ async def is_ignored(file: Path, environ: Mapping[str, str]) -> str:
 
     Where there is a repository and git cannot be asked, the file is refused: it may be a secret.
     """
-    if not any((folder / ".git").exists() for folder in file.parents):
+    if not await anyio.to_thread.run_sync(_in_repository, file):
         return ""
-    git = _git(environ)
+    git = await anyio.to_thread.run_sync(_git, environ)
     if git is None:
         return "it is in a git repository, and git is not installed to say whether it ignores it"
     options = [word for key, value in _OPTIONS for word in ("-c", f"{key}={value}")]
@@ -56,6 +57,10 @@ async def is_ignored(file: Path, environ: Mapping[str, str]) -> str:
     if done.returncode == 1 or b"not a git repository" in done.stderr:
         return ""
     return "git cannot say whether it ignores it"
+
+
+def _in_repository(file: Path) -> bool:
+    return any((folder / ".git").exists() for folder in file.parents)
 
 
 def _git(environ: Mapping[str, str]) -> str | None:

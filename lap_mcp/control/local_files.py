@@ -29,16 +29,11 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class LocalFile:
-    name: str
-    data: bytes
-
-
 class LocalFiles:
     """Reads files for one local user.  `folders` are the allowed ones, the working folder first.
 
-    `environ` is for git, which knows what it ignores."""
+    Construction looks at the folders (off the event loop, please).  `environ` is for git, which
+    knows what it ignores."""
 
     def __init__(
         self,
@@ -55,7 +50,7 @@ class LocalFiles:
         self._ignored = ignored
         self._max_bytes = max_bytes
 
-    async def read(self, path: str) -> LocalFile:
+    async def read(self, path: str, /) -> tuple[str, bytes]:
         """The file's name and bytes.
 
         Raises:
@@ -69,7 +64,7 @@ class LocalFiles:
             # below is found by file descriptor.
             await self._refuse_ignored(path, folder.real.joinpath(*parts))
         data = await anyio.to_thread.run_sync(self._read, path, folder, parts)
-        return LocalFile(name=parts[-1], data=data)
+        return parts[-1], data
 
     def _locate(self, path: str) -> tuple[Folder, tuple[str, ...]]:
         _refuse_form(path)
@@ -226,6 +221,6 @@ def show(path: str) -> str:
 
 def allowed_folders(working: Path, home: Path, configured: Sequence[str]) -> list[Path]:
     """The working folder, unless it is no project (`/` or the home folder), and configured ones."""
-    folders = [Path(name).expanduser() for name in configured]
+    folders = [home / name[2:] if name.startswith("~/") else Path(name) for name in configured]
     project = working.is_absolute() and working not in (Path("/"), home)
     return [working, *folders] if project else folders

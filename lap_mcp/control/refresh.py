@@ -52,7 +52,9 @@ def mark(file: Path | None) -> Mark:
 
 
 class Refresher:
-    """Owns the background work on one registry; `run` it in a task, cancel it to end it."""
+    """Owns the background work on one registry; `run` it in a task, cancel it to end it.
+
+    `file` is watched; `seen` is its mark from before it was read, so that no change is missed."""
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class Refresher:
         read_config: Callable[[], Config],
         *,
         file: Path | None,
+        seen: Mark,
         poll: float = POLL,
         refresh: float = REFRESH,
     ) -> None:
@@ -68,7 +71,7 @@ class Refresher:
         self._catalogue = catalogue
         self._read_config = read_config
         self._file = file
-        self._mark = mark(file)
+        self._mark = seen
         self._poll = poll
         self._refresh = refresh
         self._due: dict[str, float] = {}
@@ -100,7 +103,7 @@ class Refresher:
     # The file
 
     async def _look_at_file(self) -> None:
-        seen = mark(self._file)
+        seen = await anyio.to_thread.run_sync(mark, self._file)
         if seen == self._mark:
             return
         self._mark = seen
@@ -176,6 +179,7 @@ class Refresher:
         wait = RETRY[min(failures, len(RETRY)) - 1]
         self._due[name] = anyio.current_time() + min(wait, self._refresh)
         connection.trouble = (problem,)
+        self._registry.refreshed()
 
     async def _discover(self, connection: Connection) -> Problem | None:
         """Ask one runtime.  What went wrong, if anything did."""

@@ -14,7 +14,7 @@ from lap_mcp.errors import Conflict, Invalid, NotFound, Unavailable
 from lap_mcp.model import Agent, Problem
 
 from .catalogue import CatalogueRow, CatalogueStore, Words
-from .changes import Change, Changes
+from .changes import Change, Changes, Topic
 from .cleaning import clean_schema, clean_text, clean_words
 from .connections import Connection, Connections
 from .discovery import accepted, apply_listing
@@ -22,6 +22,8 @@ from .merging import Merged, discovers, merge
 from .tool_names import RESERVED_NAMES, shadows
 
 MAX_OWN_DESCRIPTION = 1000
+STATUS_URI = "lap://status"
+_LISTS: tuple[Topic, ...] = ("tools", "prompts", "resources")
 
 
 class Registry:
@@ -45,6 +47,7 @@ class Registry:
         self._rows: dict[str, CatalogueRow] = {}
         self._merged = Merged(agents={}, problems=())
         self._notes: Mapping[str, Problem] = {}
+        self._told: Sequence[Problem] = ()
         connections.configure(config)
         self._merge()
 
@@ -120,8 +123,12 @@ class Registry:
         before = self._merged.agents
         self._merge()
         if self._merged.agents != before:
-            for topic in ("tools", "prompts", "resources"):
+            for topic in _LISTS:
                 self._changes.publish(Change(topic))
+        problems = self.problems()
+        if problems != self._told:
+            self._told = problems
+            self._changes.publish(Change("resource", STATUS_URI))
 
     def _merge(self) -> None:
         rows = self._rows.values()
