@@ -9,6 +9,11 @@ A turn goes like this: the engine stores the turn, calls `start`, and reads even
 If the stream ends without `Done`, or the server dies, the engine calls `attach` with the last
 stored `ref` and `cursor`.  Leaving the `async with` block closes our side of the stream and
 nothing else: only `cancel` ends the runtime's work.
+
+How a stream ends: with `Done`, whatever the runtime decided, failures included.  A stream that is
+lost just stops, or raises `Unavailable` or `ProtocolError`; only then is it attached to again.
+`Rejected` says that the request itself was refused.  What `start` and `attach` have to refuse, they
+raise on entering or as the first thing of the stream.
 """
 
 from __future__ import annotations
@@ -37,6 +42,9 @@ class Capabilities:
     """Events arrive while the agent works, not only at the end."""
     answer: Literal["in_stream", "resume", "none"] = "none"
     """How a question is answered: by `answer()` while the stream goes on, or by a new `start`."""
+    conversation: Literal["runtime", "caller", "none"] = "runtime"
+    """Who keeps what was said in a session.  `runtime`: its `ref` is enough.  `caller`: each start
+    carries it in `Turn.history`.  `none`: every turn stands alone, and a second one is refused."""
     attach: Literal["cursor", "history", "none"] = "none"
     """`cursor`: replay after a stored event's cursor.  `history`: the whole turn again, events
     recognisable by `id`.  `none`: a lost stream is a lost turn."""
@@ -47,7 +55,8 @@ class Capabilities:
     idempotent_start: bool = False
     """`start` with the same `turn.id` is the same start: the runtime takes an id of ours."""
     process_bound: bool = False
-    """The session lives in a process or socket of ours and ends with it."""
+    """A running turn lives in a process or socket of ours and ends with it.  Its session may be
+    one that can be loaded again; `Done.session_gone` says when it is not."""
     files_in: bool = False
     files_out: bool = False
     usage: bool = False
@@ -69,6 +78,8 @@ class AgentInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptFile:
+    """A file that goes to the agent with a prompt; its bytes are read when they are sent."""
+
     name: str
     """A plain file name: no folders, no control characters."""
     media_type: str
@@ -78,6 +89,8 @@ class PromptFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
+    """What a person or a model asks of an agent."""
+
     text: str
     input: Mapping[str, Any] | None = None
     """Structured input for an agent that declares an `input_schema`."""
@@ -107,9 +120,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
+    """One question, answered.  Where a question has options, an adapter takes an `option` or a
+    `decision`, and chooses the first option that means the decision."""
+
     question_id: str
     decision: Literal["allow", "deny"] | None = None
-    """For `approval`."""
+    """For `approval`; `deny` declines a question of any other kind too."""
     option: str | None = None
     """One of `Question.options`, where it has some."""
     text: str = ""
@@ -126,6 +142,14 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PastMessage:
+    """Something said earlier in a session, for a runtime that keeps no conversation."""
+
+    role: Literal["user", "agent"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One start.  Stored before `start` is called."""
 
@@ -139,6 +163,9 @@ class Turn:
     input: Prompt | Answers
     ref: Ref = field(default_factory=dict)
     """The last `ref` of the session; empty at its first turn."""
+    history: Sequence[PastMessage] | None = None
+    """What was said before this turn, oldest first, for `conversation="caller"`; None: not given,
+    and an adapter that needs it for a second turn raises `Unsupported`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +204,7 @@ class MessageDelta(Event):
     """More of an open message.  Shown live, never stored; a `Message` with its id closes it."""
 
     message_id: str
+    """Unique in the session."""
     text: str
 
 
@@ -192,12 +220,16 @@ class Message(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThinkingDelta(Event):
+    """More of an open piece of reasoning; a `Thinking` with its id closes it."""
+
     message_id: str
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thinking(Event):
+    """A finished piece of the agent's reasoning, as far as the runtime shows it."""
+
     message_id: str
     text: str
 
@@ -213,6 +245,8 @@ class ToolUse(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult(Event):
+    """What a tool of the agent's own answered."""
+
     tool_use_id: str
     text: str
     is_error: bool = False

@@ -44,6 +44,8 @@ class RuntimeConfig(BaseModel):
 
 
 class HTTPRuntimeConfig(RuntimeConfig):
+    """Base of the adapters that speak HTTP."""
+
     url: str
     """Base address.  The credential is sent to its origin and to no other."""
     auth: Auth = Auth()

@@ -62,18 +62,26 @@ class RuntimeFailure(Exception):
 
 
 class Unavailable(RuntimeFailure):
+    """Nobody answered, or the answer broke off."""
+
     kind = "unreachable"
 
 
 class Rejected(RuntimeFailure):
+    """The runtime said no."""
+
     kind = "failed"
 
 
 class ProtocolError(RuntimeFailure):
+    """The runtime answered something that is not its protocol, or too much of it."""
+
     kind = "protocol"
 
 
 class Unsupported(RuntimeFailure):
+    """The runtime has no such capability.  Nothing was sent."""
+
     kind = "unsupported"
 
     def __init__(self, message: str) -> None:
