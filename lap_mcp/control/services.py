@@ -26,6 +26,7 @@ from lap_mcp.model import (
     StoredEvent,
     Turn,
 )
+
 from .changes import Changes
 
 

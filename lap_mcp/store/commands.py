@@ -48,5 +48,12 @@ def take(connection: Connection, owner: str) -> Sequence[Command]:
     return [Command(row.session_id, row.kind, load(row.payload)) for row in rows]
 
 
+def waiting(connection: Connection, owner: str) -> bool:
+    """There is something for the sessions that `owner` drives."""
+    mine = sa.select(sessions.c.id).where(sessions.c.lease_owner == owner)
+    query = sa.select(commands.c.id).where(commands.c.session_id.in_(mine)).limit(1)
+    return connection.execute(query).first() is not None
+
+
 def drop(connection: Connection, session_id: str) -> None:
     connection.execute(commands.delete().where(commands.c.session_id == session_id))

@@ -36,7 +36,8 @@ class Progress:
     """New status of the session."""
     outcome: str | None = None
     """New outcome of the turn."""
-    sent: bool | None = None
+    phase: int | None = None
+    """`turns.Phase` of the turn's current start."""
 
 
 def append(
@@ -137,8 +138,8 @@ def _note(
         changes["cursor"] = progress.cursor
     if progress.outcome is not None:
         changes["outcome"] = progress.outcome
-    if progress.sent is not None:
-        changes["sent"] = progress.sent
+    if progress.phase is not None:
+        changes["phase"] = progress.phase
     if changes:
         connection.execute(turns.update().where(turns.c.id == turn_id).values(**changes))
 

@@ -12,7 +12,7 @@ from lap_mcp.errors import NotFound
 from lap_mcp.model import Question
 
 from .codec import dump, load
-from .tables import questions, sessions
+from .tables import questions, sessions, turns
 
 _DETAIL = ("options", "schema", "tool", "tool_input", "url")
 
@@ -53,6 +53,7 @@ def ask(connection: Connection, question: Question) -> bool:
             kind=question.kind,
             text=question.text,
             status="open",
+            start=sa.select(turns.c.starts).where(turns.c.id == question.turn_id).scalar_subquery(),
             detail=dump({name: getattr(question, name) for name in _DETAIL}),
             asked_at=question.asked_at,
             expires_at=question.expires_at,
@@ -111,11 +112,17 @@ def answered(connection: Connection, question_id: str, answer: Mapping[str, Any]
     )
 
 
-def answers_of(connection: Connection, turn_id: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
-    """(native id, answer) of the questions that the turn stopped for last and were answered."""
+def answers_of(
+    connection: Connection, turn_id: str, start: int
+) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """(native id, answer) of the questions that this start of the turn asked."""
     rows = connection.execute(
         sa.select(questions.c.native_id, questions.c.answer)
-        .where(questions.c.turn_id == turn_id, questions.c.status == "answered")
+        .where(
+            questions.c.turn_id == turn_id,
+            questions.c.start == start,
+            questions.c.status == "answered",
+        )
         .order_by(questions.c.asked_at, questions.c.id)
     )
     return [(row.native_id, load(row.answer)) for row in rows]

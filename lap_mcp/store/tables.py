@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -69,7 +68,7 @@ turns = Table(
     Column("digest", String(64), nullable=False),
     Column("origin", Text, nullable=False),
     Column("starts", Integer, nullable=False, server_default="0"),
-    Column("sent", Boolean, nullable=False),
+    Column("phase", Integer, nullable=False),
     Column("cursor", Text),
     Column("first_seq", BigInteger, nullable=False, server_default="0"),
     Column("last_seq", BigInteger, nullable=False, server_default="0"),
@@ -115,6 +114,7 @@ questions = Table(
     Column("kind", String(20), nullable=False),
     Column("text", Text, nullable=False),
     Column("status", String(20), nullable=False),
+    Column("start", Integer, nullable=False),
     Column("detail", Text, nullable=False),
     Column("answer", Text),
     Column("answered_by", String(200), nullable=False, server_default=""),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,16 @@ from lap_mcp.model import Origin, Principal, Session, Turn
 
 from .codec import dump, load
 from .tables import sessions, turns
+
+
+class Phase(IntEnum):
+    """How far the current start of a turn has come."""
+
+    STORED = 0
+    SENT = 1
+    """Bytes may have reached the runtime."""
+    BEGUN = 2
+    """The runtime has said how the turn is found again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +44,7 @@ class TurnRecord:
     origin: Origin
     starts: int
     """How often the turn was started: 1, and one more for each time questions were answered."""
-    sent: bool
-    """The current start may have reached the runtime."""
+    phase: Phase
     cursor: str | None
 
 
@@ -162,7 +172,7 @@ def insert(connection: Connection, session: Session, new: NewTurn, now: float) -
                     "client": new.origin.client,
                 }
             ),
-            sent=False,
+            phase=Phase.STORED,
             created_at=now,
         )
     )
@@ -243,7 +253,7 @@ def record(connection: Connection, turn_id: str) -> TurnRecord:
             client=origin["client"],
         ),
         starts=row.starts,
-        sent=row.sent,
+        phase=Phase(row.phase),
         cursor=row.cursor,
     )
 
@@ -256,7 +266,7 @@ def starting(connection: Connection, turn_id: str, now: float) -> None:
         .values(
             outcome="running",
             starts=turns.c.starts + 1,
-            sent=False,
+            phase=Phase.STORED,
             cursor=None,
             started_at=sa.func.coalesce(turns.c.started_at, now),
         )
@@ -285,11 +295,19 @@ def next_queued(connection: Connection, session_id: str) -> str | None:
 
 
 def unattended(connection: Connection, now: float) -> Sequence[tuple[str, str | None, float]]:
-    """Sessions with something to drive: (id, lease owner, lease until)."""
+    """Sessions with something to drive: (id, lease owner, lease until).
+
+    A turn that waits for an answer is one where somebody held the stream that the answer goes to.
+    """
     rows = connection.execute(
         sa.select(sessions.c.id, sessions.c.lease_owner, sessions.c.lease_until)
         .select_from(sessions.join(turns, turns.c.session_id == sessions.c.id))
-        .where(turns.c.outcome.in_(["running", "queued"]))
+        .where(
+            sa.or_(
+                turns.c.outcome.in_(["running", "queued"]),
+                sa.and_(turns.c.outcome == "requires_action", sessions.c.lease_owner.is_not(None)),
+            )
+        )
         .distinct()
     )
     return [(row.id, row.lease_owner, row.lease_until) for row in rows]

@@ -1,0 +1,152 @@
+"""Taking a prompt: what becomes of it is decided in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from lap_mcp.clock import new_id
+from lap_mcp.errors import Conflict, Invalid, LimitReached
+from lap_mcp.model import Agent, Origin, Question, Session, SessionFile, StoredEvent, Turn
+from lap_mcp.store import driving as moments
+from lap_mcp.store import files as file_store
+from lap_mcp.store import leases, turns
+from lap_mcp.store import questions as question_store
+from lap_mcp.store.leases import Lease
+from lap_mcp.store.turns import NewTurn
+
+from .engine import SessionLimits
+from .jobs import opening
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompted:
+    """A prompt with everything the decision needs."""
+
+    origin: Origin
+    agent: Agent
+    session_id: str | None
+    text: str
+    new: NewTurn
+    files: Sequence[SessionFile]
+    steer: bool
+    owner: str
+    dead: Collection[str]
+    """Owners that surely ended."""
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    kind: Literal["run", "queued", "joined", "answers", "steer"]
+    session: Session
+    turn: Turn
+    lease: Lease | None = None
+    """For `run`: ours, to drive the turn."""
+    question: Question | None = None
+    """For `answers`: the open `input` question that the prompt is an answer to."""
+    stored: Sequence[StoredEvent] = ()
+
+
+def accept(connection: Connection, prompted: Prompted, limits: SessionLimits) -> Decision:
+    """Raises: NotFound, Invalid, Conflict, LimitReached."""
+    session = _session(connection, prompted)
+    waiting = list(turns.open_turns(connection, session.id))
+    for turn, digest in waiting:
+        if turn.outcome == "running" and digest == prompted.new.digest:
+            return Decision(kind="joined", session=session, turn=turn)
+    if session.status == "requires_action":
+        return _answers(connection, session, waiting[0][0])
+    if waiting and prompted.steer:
+        return Decision(kind="steer", session=session, turn=waiting[0][0])
+    _limits(connection, session, prompted, limits, waiting=len(waiting))
+    turn = turns.insert(connection, session, prompted.new, prompted.now)
+    for file in prompted.files:
+        file_store.add(connection, file)
+    if waiting:
+        return Decision(kind="queued", session=session, turn=turn)
+    lease = leases.take(connection, session.id, prompted.owner, prompted.now, prompted.dead)
+    if lease is None:
+        # Its last turn ended and its driver is about to let go: that one sees the queue.
+        return Decision(kind="queued", session=session, turn=turn)
+    record = turns.record(connection, turn.id)
+    stored = moments.begin(connection, lease, turn.id, opening(record), prompted.now)
+    return Decision(
+        kind="run",
+        session=turns.find_session(connection, None, session.id),
+        turn=turns.find(connection, session.id, turn.id),
+        lease=lease,
+        stored=stored,
+    )
+
+
+def _session(connection: Connection, prompted: Prompted) -> Session:
+    principal = prompted.origin.principal.id
+    if prompted.session_id is None:
+        session = Session(
+            id=new_id("ses"),
+            principal=principal,
+            agent=prompted.agent.name,
+            status="idle",
+            title=" ".join(prompted.text.split())[:80],
+            created_at=prompted.now,
+            updated_at=prompted.now,
+        )
+        turns.create_session(connection, session)
+        return session
+    session = turns.find_session(connection, principal, prompted.session_id, lock=True)
+    if session.agent != prompted.agent.name:
+        raise Invalid(
+            f"Session {session.id} is a session of {session.agent}, not of {prompted.agent.name}.",
+            remedy=f"Call {session.agent} to go on with it, or leave the session out.",
+        )
+    if session.status == "terminated":
+        raise Conflict(
+            f"Session {session.id} has ended at its runtime.",
+            remedy="Leave the session out to begin a new one.",
+        )
+    return session
+
+
+def _answers(connection: Connection, session: Session, turn: Turn) -> Decision:
+    waiting = question_store.open_of_session(connection, session.id)
+    inputs = [question for question in waiting if question.kind == "input"]
+    if len(waiting) == 1 and inputs:
+        return Decision(kind="answers", session=session, turn=turn, question=inputs[0])
+    names = ", ".join(f"{question.id} ({question.kind})" for question in waiting)
+    raise Conflict(
+        f"Session {session.id} waits for {names or 'its runtime'} before it can take a prompt.",
+        remedy="A person decides approvals (lap-mcp questions list); answer_question answers "
+        "the others; cancel_session ends the turn.",
+    )
+
+
+def _limits(
+    connection: Connection,
+    session: Session,
+    prompted: Prompted,
+    limits: SessionLimits,
+    *,
+    waiting: int,
+) -> None:
+    if session.turns >= limits.turns_per_session:
+        raise LimitReached(
+            f"Session {session.id} has had {session.turns} turns, the limit "
+            "(limits.turns_per_session).",
+            remedy="Begin a new session.",
+        )
+    if waiting > limits.queue:
+        raise LimitReached(
+            f"{waiting - 1} prompts wait in session {session.id} already, the limit "
+            "(limits.queue).",
+            remedy="Wait for it with get_session, or cancel_session.",
+        )
+    running = turns.running_of(connection, prompted.origin.principal.id)
+    if not waiting and running >= limits.running_turns:
+        raise LimitReached(
+            f"{running} of your turns run already, the limit (limits.running_turns).",
+            remedy="Wait for one with get_session, or end one with cancel_session.",
+        )

@@ -1,0 +1,129 @@
+"""Answering a question: checked, passed on, and the turn goes on.
+
+Where a runtime takes answers while its stream goes on, the process that holds the stream passes
+them on; where it takes them by a new start, whoever answers the last question drives the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import jsonschema
+from sqlalchemy import Connection
+
+from lap_mcp.errors import Conflict, Invalid
+from lap_mcp.model import Question, StoredEvent, Turn
+from lap_mcp.store import driving as moments
+from lap_mcp.store import questions as question_store
+from lap_mcp.store import turns as turn_store
+from lap_mcp.store.leases import Lease, free
+
+from .directing import answer_event, answer_in_stream
+from .engine import Engine
+from .polling import eventually
+from .runners import Runners, unreachable_driver
+from .services import NewAnswer
+
+_ELSEWHERE = 15.0
+"""Seconds that the process which drives the session has to pass an answer on."""
+
+
+class Answering:
+    def __init__(self, engine: Engine, runners: Runners) -> None:
+        self._engine = engine
+        self._runners = runners
+
+    async def answer(self, question: Question, answer: NewAnswer, *, by: str) -> Turn:
+        """Raises: Conflict, Invalid, Unavailable."""
+        if question.status != "open":
+            raise Conflict(f"Question {question.id} is {question.status} already.")
+        check(question, answer)
+        session = await self._engine.database.read(
+            lambda connection: turn_store.find_session(connection, None, question.session_id)
+        )
+        agent = self._engine.runtimes.agent(session.agent)
+        runtime = self._engine.runtimes.runtime_for(agent)
+        if runtime.capabilities.answer == "in_stream":
+            await self._in_stream(question, asdict(answer), by)
+        else:
+            await self._by_resuming(question, asdict(answer), by)
+        return await self._engine.database.read(
+            lambda connection: turn_store.find(connection, question.session_id, question.turn_id)
+        )
+
+    async def _in_stream(self, question: Question, answer: Mapping[str, Any], by: str) -> None:
+        about = {name: getattr(question, name) for name in ("id", "native_id", "kind", "tool")}
+        runner = self._runners.find(question.session_id)
+        if runner is not None:
+            await answer_in_stream(runner, about, answer, by)
+            return
+        await self._runners.tell(
+            question.session_id, "answer", {"question": about, "answer": answer, "by": by}
+        )
+        if not await eventually(lambda: self._is_settled(question), _ELSEWHERE):
+            raise unreachable_driver(question.session_id)
+
+    async def _is_settled(self, question: Question) -> bool:
+        open_ = await self._engine.database.read(
+            lambda connection: question_store.open_of_session(connection, question.session_id)
+        )
+        return question.id not in {other.id for other in open_}
+
+    async def _by_resuming(self, question: Question, answer: Mapping[str, Any], by: str) -> None:
+        lease = await self._runners.seize(question.session_id)
+        if lease is None:
+            raise Conflict(
+                f"Session {question.session_id} is busy with another answer.",
+                remedy="Try again in a second.",
+            )
+        now = self._engine.clock.now()
+
+        def query(connection: Connection) -> tuple[Sequence[StoredEvent], bool]:
+            open_ = question_store.open_of_session(connection, question.session_id)
+            if question.id not in {other.id for other in open_}:
+                free(connection, lease)
+                return (), False
+            question_store.answered(connection, question.id, answer, by)
+            about = {"id": question.id, "kind": question.kind, "tool": question.tool}
+            stored = moments.go_on(
+                connection, lease, question.turn_id, [answer_event(about, answer, by)], now
+            )
+            if len(open_) > 1:
+                free(connection, lease)
+                return stored, False
+            turn_store.starting(connection, question.turn_id, now)
+            return stored, True
+
+        stored, complete = await self._engine.database.write(query)
+        if not stored:
+            raise Conflict(f"Question {question.id} is no longer open.")
+        self._engine.hub.get(question.session_id).publish(stored)
+        if complete:
+            self._go_on(lease, question.turn_id)
+        else:
+            self._engine.hub.release(self._engine.hub.get(question.session_id))
+
+    def _go_on(self, lease: Lease, turn_id: str) -> None:
+        self._runners.run(lease, turn_id)
+
+
+def check(question: Question, answer: NewAnswer) -> None:
+    """Raises: Invalid, in words, where this is no answer to that question."""
+    if question.kind == "approval":
+        if answer.decision is None:
+            raise Invalid(f"Question {question.id} is an approval: allow it or deny it.")
+    elif answer.decision is not None:
+        raise Invalid(f"Question {question.id} asks for {question.kind}, not for a decision.")
+    if answer.option is not None and answer.option not in question.options:
+        raise Invalid(
+            f"{answer.option[:100]!r} is none of the choices: {', '.join(question.options)}."
+        )
+    if question.kind == "input" and question.schema is not None and answer.data is not None:
+        try:
+            jsonschema.validate(answer.data, dict(question.schema))
+        except jsonschema.ValidationError as error:
+            raise Invalid(f"The answer does not fit: {error.message}.") from error
+    if question.kind == "input" and not (answer.text or answer.data or answer.option):
+        raise Invalid(f"The answer to question {question.id} is empty.")

@@ -1,0 +1,122 @@
+"""What a running turn can be told: cancel, an answer, a word in between.
+
+These run in the process that drives the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+from lap_runtimes import base
+from lap_runtimes.errors import RuntimeFailure
+from sqlalchemy import Connection
+
+from lap_mcp.errors import Conflict, Unavailable
+from lap_mcp.model import StoredEvent
+from lap_mcp.store import driving as moments
+from lap_mcp.store import questions as question_store
+from lap_mcp.store.events import NewEvent
+
+from .polling import until
+from .runner import Runner
+
+_REF_WAIT = 2.0
+"""Seconds that a turn which has only just started has to say how it can be cancelled."""
+
+
+async def cancel(runner: Runner) -> None:
+    """End the runner's current turn: the runtime's verb first, our side in any case."""
+    wait = runner.engine.limits.cancel_wait
+    if runner.cancelling:
+        await _ended(runner, wait * 2)
+        return
+    turn_id = runner.turn_id
+    runner.cancelling = True
+    await runner.leased.append([NewEvent(type="user.interrupt", payload={})])
+    if runner.runtime is not None and runner.runtime.capabilities.cancel == "remote":
+        await until(lambda: bool(runner.intake.ref) or runner.ended.is_set(), _REF_WAIT)
+        runner.complaint = await runner.tell_to_stop(wait)
+        if not runner.complaint:
+            await _ended(runner, wait)
+    if runner.turn_id == turn_id and not runner.ended.is_set():
+        runner.stop()
+        await _ended(runner, wait)
+
+
+async def _ended(runner: Runner, timeout: float) -> None:
+    with anyio.move_on_after(timeout):
+        await runner.ended.wait()
+
+
+async def answer_in_stream(
+    runner: Runner, question: Mapping[str, Any], answer: Mapping[str, Any], by: str
+) -> None:
+    """Pass an answer on while the stream goes on; it counts once the runtime has taken it.
+
+    Args:
+        question: {id, native_id, kind, tool}.
+
+    Raises:
+        Conflict: answered meanwhile.
+        Unavailable: the runtime did not take it; the question stays open.
+    """
+    if runner.runtime is None:
+        raise Conflict("The turn has only just been taken over; try again in a second.")
+    given = base.Answer(question_id=question["native_id"], **answer)
+    try:
+        with anyio.fail_after(runner.engine.limits.cancel_wait):
+            await runner.runtime.answer(runner.intake.ref, given)
+    except RuntimeFailure as failure:
+        raise Unavailable(f"The runtime did not take the answer: {failure.message}") from failure
+    except TimeoutError as error:
+        raise Unavailable(
+            "The runtime did not take the answer in time.", remedy="The question is still open."
+        ) from error
+    leased = runner.leased
+
+    def query(connection: Connection) -> Sequence[StoredEvent]:
+        open_ = question_store.open_of_session(connection, leased.lease.session_id)
+        if question["id"] not in {other.id for other in open_}:
+            raise Conflict(f"Question {question['id']} is no longer open.")
+        question_store.answered(connection, question["id"], answer, by)
+        event = answer_event(question, answer, by)
+        return moments.go_on(connection, leased.lease, leased.turn_id, [event], leased.now)
+
+    leased.publish(await leased.write(query))
+
+
+async def steer(runner: Runner, text: str) -> None:
+    """Put a message into the running turn.
+
+    Raises:
+        Unavailable: the runtime did not take it.
+    """
+    if runner.runtime is None:
+        raise Conflict("The turn has only just been taken over; try again in a second.")
+    try:
+        with anyio.fail_after(runner.engine.limits.cancel_wait):
+            await runner.runtime.steer(runner.intake.ref, base.Prompt(text=text))
+    except RuntimeFailure as failure:
+        raise Unavailable(f"The runtime did not take the message: {failure.message}") from failure
+    except TimeoutError as error:
+        raise Unavailable("The runtime did not take the message in time.") from error
+    event = NewEvent(type="user.message", payload={"text": text, "steered": True})
+    await runner.leased.append([event])
+
+
+def answer_event(question: Mapping[str, Any], answer: Mapping[str, Any], by: str) -> NewEvent:
+    """An answer as an event, in the Managed Agents API's words."""
+    common = {"question_id": question["id"], "by": by}
+    if question["kind"] == "approval":
+        reason = answer["text"] if answer["decision"] == "deny" else ""
+        payload = {"result": answer["decision"], "tool": question["tool"], "deny_message": reason}
+        return NewEvent(type="user.tool_confirmation", payload=common | payload)
+    if question["kind"] == "tool_result":
+        payload = {"text": answer["text"], "is_error": answer["is_error"]}
+        return NewEvent(type="user.custom_tool_result", payload=common | payload)
+    payload = {"text": answer["text"] or answer["option"] or ""}
+    if answer["data"] is not None:
+        payload["data"] = answer["data"]
+    return NewEvent(type="user.message", payload=common | payload)

@@ -1,0 +1,190 @@
+"""What a runtime says, taken in: stored, shown, or both.  One event at a time, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import anyio
+from lap_runtimes import base
+from lap_runtimes.errors import ProtocolError
+from sqlalchemy import Connection
+
+from lap_mcp.clock import new_id
+from lap_mcp.model import Question, SessionFile, StoredEvent
+from lap_mcp.store import driving as moments
+from lap_mcp.store import events as event_store
+from lap_mcp.store import files as file_store
+from lap_mcp.store import questions as question_store
+from lap_mcp.store.codec import dump
+from lap_mcp.store.events import NewEvent, Progress
+from lap_mcp.store.turns import Phase
+
+from .driving import Replayed
+from .leased import Leased
+from .naming import safe_file_name
+from .recording import recorded
+
+CHECKPOINT_SECONDS = 1.0
+CHECKPOINT_CHARACTERS = 4096
+
+
+class Intake:
+    def __init__(self, leased: Leased) -> None:
+        self._leased = leased
+        self._saved_at = 0.0
+        self.ref: base.Ref = {}
+        self.in_stream = False
+        """The runtime's questions leave its stream open."""
+
+    async def take(self, event: base.Event) -> None:
+        """Raises: LeaseLost, StoreError, ProtocolError (an oversized reference)."""
+        match event:
+            case base.MessageDelta():
+                await self._delta("message", event.message_id, event.text)
+            case base.ThinkingDelta():
+                await self._delta("thinking", event.message_id, event.text)
+            case base.Progress():
+                text = self._leased.engine.scrub(event.text)
+                self._leased.live.progress(self._leased.turn_id, text)
+            case base.Asked():
+                await self._asked(event)
+            case base.QuestionClosed():
+                await self._question_closed(event)
+            case base.File():
+                await self._file(event)
+            case Replayed():
+                self._leased.live.restart()
+            case base.Heartbeat():
+                pass
+            case _:
+                await self._stored(event)
+
+    async def moved(self, event: base.Event) -> None:
+        """Keep the event's `ref` and `cursor`, if it has any."""
+        if event.ref is not None or event.cursor is not None:
+            await self._leased.append([], self._progress(event))
+
+    async def _stored(self, event: base.Event) -> None:
+        new = await recorded(event, self._leased.engine.blobs.put)
+        if new is None:
+            await self.moved(event)
+            return
+        if new.closes:
+            self._leased.live.close(new.closes)
+        payload = self._leased.scrubbed(dict(new.payload))
+        new = replace(new, payload=payload, native_id=_short(new.native_id))
+        await self._leased.append([new], self._progress(event))
+
+    def _progress(self, event: base.Event) -> Progress:
+        if event.ref is None:
+            return Progress(cursor=event.cursor)
+        size = len(dump(dict(event.ref)).encode())
+        if size > base.MAX_REF_BYTES:
+            raise ProtocolError(
+                f"The adapter's reference has {size} bytes; {base.MAX_REF_BYTES} is the limit."
+            )
+        self.ref = event.ref
+        return Progress(ref=event.ref, cursor=event.cursor, phase=Phase.BEGUN)
+
+    async def _delta(
+        self, kind: Literal["message", "thinking"], message_id: str, text: str
+    ) -> None:
+        leased, live = self._leased, self._leased.live
+        live.delta(leased.turn_id, kind, message_id, leased.engine.scrub(text))
+        now = anyio.current_time()
+        unsaved = sum(message.unsaved for message in live.open.values())
+        if now - self._saved_at < CHECKPOINT_SECONDS and unsaved < CHECKPOINT_CHARACTERS:
+            return
+        self._saved_at = now
+        for message in live.open.values():
+            message.unsaved = 0
+        snapshot = live.snapshot()
+        await leased.write(
+            lambda connection: event_store.checkpoint(connection, leased.lease, snapshot)
+        )
+
+    async def _asked(self, event: base.Asked) -> None:
+        leased = self._leased
+        now = leased.now
+        question = self._question(event.question, now)
+
+        def query(connection: Connection) -> Sequence[StoredEvent]:
+            if self.in_stream:
+                return moments.ask(connection, leased.lease, leased.turn_id, question, now)
+            question_store.ask(connection, question)
+            return ()
+
+        leased.publish(await leased.write(query))
+        await self.moved(event)
+
+    def _question(self, asked: base.Question, now: float) -> Question:
+        leased = self._leased
+        return Question(
+            id=new_id("qst"),
+            session_id=leased.lease.session_id,
+            turn_id=leased.turn_id,
+            native_id=asked.id[:300],
+            kind=asked.kind,
+            text=leased.engine.scrub(asked.text),
+            status="open",
+            options=tuple(asked.options),
+            schema=asked.schema,
+            tool=asked.tool,
+            tool_input=leased.scrubbed(asked.tool_input),
+            url=asked.url,
+            asked_at=now,
+            expires_at=now + leased.engine.limits.question_ttl,
+        )
+
+    async def _question_closed(self, event: base.QuestionClosed) -> None:
+        leased = self._leased
+
+        def query(connection: Connection) -> Sequence[StoredEvent]:
+            closed = question_store.settle(
+                connection, leased.turn_id, "closed", event.question_id[:300]
+            )
+            if not closed:
+                return ()
+            return moments.go_on(connection, leased.lease, leased.turn_id, [], leased.now)
+
+        leased.publish(await leased.write(query))
+        await self.moved(event)
+
+    async def _file(self, event: base.File) -> None:
+        leased = self._leased
+        file = SessionFile(
+            session_id=leased.lease.session_id,
+            name=safe_file_name(event.name),
+            media_type=event.media_type[:200],
+            size=len(event.data),
+            sha256=await leased.engine.blobs.put(event.data),
+            turn_id=leased.turn_id,
+            origin="agent",
+            at=leased.now,
+        )
+
+        def query(connection: Connection) -> Sequence[StoredEvent]:
+            kept = file_store.add(connection, file)
+            new = NewEvent(
+                type="agent.file",
+                payload={
+                    "id": event.file_id,
+                    "name": kept.name,
+                    "media_type": kept.media_type,
+                    "size": kept.size,
+                    "sha256": kept.sha256,
+                    "uri": kept.uri,
+                },
+                native_id=_short(event.id or event.file_id),
+            )
+            return event_store.append(
+                connection, leased.lease, leased.turn_id, [new], leased.now, self._progress(event)
+            )
+
+        leased.publish(await leased.write(query))
+
+
+def _short(native_id: str | None) -> str | None:
+    return None if native_id is None else native_id[:300]

@@ -1,0 +1,122 @@
+"""From a stored turn to what a runtime is asked to do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lap_runtimes import base
+
+from lap_mcp.store import events as event_store
+from lap_mcp.store import questions as question_store
+from lap_mcp.store.blobs import BlobStore
+from lap_mcp.store.codec import dump
+from lap_mcp.store.events import NewEvent
+from lap_mcp.store.turns import TurnRecord
+
+from .driving import Job
+from .engine import Engine
+from .recording import shortened
+
+_HISTORY = 1000
+"""Messages of a session that are sent along."""
+
+
+async def job_of(engine: Engine, record: TurnRecord) -> Job:
+    """Raises: NotFound, Unavailable (the agent or its runtime cannot be used)."""
+    agent = engine.runtimes.agent(record.agent)
+    runtime = engine.runtimes.runtime_for(agent)
+    given: base.Prompt | base.Answers = base.Prompt(
+        text=record.turn.prompt,
+        input=record.input,
+        files=[_file(engine.blobs, file) for file in record.files],
+    )
+    if record.starts > 1:
+        answers = await engine.database.read(
+            lambda connection: question_store.answers_of(
+                connection, record.turn.id, record.starts - 1
+            )
+        )
+        given = base.Answers(
+            answers=[base.Answer(question_id=native, **answer) for native, answer in answers]
+        )
+    turn = base.Turn(
+        id=start_id(record.turn.id, record.starts),
+        session_id=record.turn.session_id,
+        agent=agent.ref,
+        input=given,
+        ref=record.ref,
+        history=await _history(engine, record, runtime.capabilities),
+    )
+    return Job(agent=agent, runtime=runtime, turn=turn, cursor=record.cursor)
+
+
+async def _history(
+    engine: Engine, record: TurnRecord, capabilities: base.Capabilities
+) -> Sequence[base.PastMessage] | None:
+    """What was said in the turns before, for a runtime that keeps nothing itself."""
+    if capabilities.conversation != "caller":
+        return None
+    said = await engine.database.read(
+        lambda connection: event_store.read(
+            connection,
+            record.turn.session_id,
+            types=["user.message", "agent.message"],
+            limit=_HISTORY,
+        )
+    )
+    return [
+        base.PastMessage(
+            role="user" if event.type == "user.message" else "agent",
+            text=str(event.payload["text"]),
+        )
+        for event in said
+        if event.turn_id != record.turn.id
+    ]
+
+
+def start_id(turn_id: str, starts: int) -> str:
+    """Id of one start: the turn's own for the first, derived ones for starts with answers."""
+    if starts <= 1:
+        return turn_id
+    digest = hashlib.sha256(f"{turn_id}:{starts}".encode()).hexdigest()
+    return f"trn_{digest[:32]}"
+
+
+def digest_of(
+    text: str, structured: Mapping[str, Any] | None, files: Sequence[Mapping[str, Any]]
+) -> str:
+    """How the same prompt is recognised."""
+    return hashlib.sha256(dump([text, structured, list(files)]).encode()).hexdigest()
+
+
+def opening(record: TurnRecord) -> Sequence[NewEvent]:
+    """The events with which a turn begins."""
+    payload: dict[str, Any] = {"text": shortened(record.turn.prompt)}
+    if record.input is not None:
+        payload["input"] = dict(record.input)
+    if record.files:
+        payload["files"] = [
+            {
+                "name": file["name"],
+                "size": file["size"],
+                "uri": f"lap://sessions/{record.turn.session_id}/files/{file['name']}",
+            }
+            for file in record.files
+        ]
+    return [
+        NewEvent(type="user.message", payload=payload),
+        NewEvent(type="session.status_running", payload={}),
+    ]
+
+
+def _file(blobs: BlobStore, file: Mapping[str, Any]) -> base.PromptFile:
+    sha256 = str(file["sha256"])
+
+    async def read() -> bytes:
+        return await blobs.get(sha256)
+
+    return base.PromptFile(
+        name=file["name"], media_type=file["media_type"], size=file["size"], read=read
+    )

@@ -1,0 +1,84 @@
+"""What has to be done again and again while a server lives: renew leases, consume commands, adopt
+what nobody drives, let questions expire.
+
+One task a process.  A store that fails is asked again at the next turn of the clock.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+from sqlalchemy import Connection
+
+from lap_mcp.errors import StoreError
+from lap_mcp.store import owners, questions
+from lap_mcp.store.leases import RENEW
+
+from . import cancelling
+from .engine import Engine
+from .runners import Runners
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.1
+
+
+class Keeper:
+    def __init__(self, engine: Engine, runners: Runners) -> None:
+        self._engine = engine
+        self._runners = runners
+        self._token = ""
+        self._slow_at = 0.0
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._beat()
+            except StoreError as error:
+                log.warning("the store is not usable now: %s", error)
+                await anyio.sleep(1.0)
+            await anyio.sleep(_TICK if len(self._runners) else 1.0)
+
+    async def _beat(self) -> None:
+        now = anyio.current_time()
+        if len(self._runners):
+            token = await self._engine.database.token()
+            if token != self._token:
+                self._token = token
+                await self._runners.consume()
+        if now - self._slow_at >= RENEW or self._slow_at == 0.0:
+            self._slow_at = now
+            await self._runners.renew()
+            await self._runners.adopt()
+            await self._expire()
+
+    async def _expire(self) -> None:
+        now = self._engine.clock.now()
+        overdue = await self._engine.database.read(
+            lambda connection: questions.overdue(connection, now)
+        )
+        for session_id, turn_id in overdue:
+
+            def settle(connection: Connection, turn: str = turn_id) -> int:
+                return questions.settle(connection, turn, "expired")
+
+            await self._engine.database.write(settle)
+            log.info("session %s: its question expired, the turn is ended", session_id)
+            await cancelling.cancel(self._engine, self._runners, session_id)
+
+
+async def enter(engine: Engine) -> None:
+    """Say who we are, so that others can see when we are gone."""
+    me = owners.this_process(engine.owner)
+    now = engine.clock.now()
+
+    def query(connection: Connection) -> None:
+        owners.sweep(connection)
+        owners.register(connection, me, now)
+
+    await engine.database.write(query)
+
+
+async def leave(engine: Engine) -> None:
+    await engine.database.write(lambda connection: owners.leave(connection, engine.owner))

@@ -1,0 +1,81 @@
+"""Writing to one session as the holder of its lease.
+
+A store that is full or locked for a while is asked again; a lease that is gone ends everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import anyio
+from sqlalchemy import Connection
+
+from lap_mcp.errors import StoreError
+from lap_mcp.model import StoredEvent
+from lap_mcp.store import events as event_store
+from lap_mcp.store.events import NewEvent, Progress
+from lap_mcp.store.leases import Lease
+
+from .changes import Change
+from .engine import Engine
+
+T = TypeVar("T")
+
+_PATIENCE = 60.0
+"""Seconds before a turn is left to a later process."""
+
+
+class Leased:
+    def __init__(self, engine: Engine, lease: Lease, turn_id: str) -> None:
+        self.engine = engine
+        self.lease = lease
+        self.turn_id = turn_id
+        """The turn that runs now."""
+        self.live = engine.hub.get(lease.session_id)
+
+    @property
+    def now(self) -> float:
+        return self.engine.clock.now()
+
+    async def write(self, query: Callable[[Connection], T]) -> T:
+        """Raises: LeaseLost; StoreError when the store stayed unusable."""
+        give_up = anyio.current_time() + _PATIENCE
+        pause = 0.2
+        while True:
+            try:
+                with anyio.CancelScope(shield=True):
+                    return await self.engine.database.write(query)
+            except StoreError:
+                if anyio.current_time() + pause > give_up:
+                    raise
+            await anyio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+    async def append(self, new: Sequence[NewEvent], progress: Progress | None = None) -> None:
+        """Raises: LeaseLost, StoreError."""
+        turn_id = self.turn_id
+        self.publish(
+            await self.write(
+                lambda connection: event_store.append(
+                    connection, self.lease, turn_id, new, self.now, progress
+                )
+            )
+        )
+
+    def publish(self, stored: Sequence[StoredEvent]) -> None:
+        """Show what was stored to those who follow."""
+        self.live.publish(stored)
+        if any(event.type.startswith("session.status") for event in stored):
+            uri = f"lap://sessions/{self.lease.session_id}"
+            self.engine.changes.publish(Change("resource", uri))
+
+    def scrubbed(self, payload: Any) -> Any:
+        """`payload` without secret values, in every string of it."""
+        if isinstance(payload, str):
+            return self.engine.scrub(payload)
+        if isinstance(payload, dict):
+            return {key: self.scrubbed(value) for key, value in payload.items()}
+        if isinstance(payload, (list, tuple)):
+            return [self.scrubbed(value) for value in payload]
+        return payload

@@ -1,0 +1,166 @@
+"""What is going on in this process, per session: who listens, and the text of open messages.
+
+Nothing here is stored and nothing here waits: publishing to a slow follower marks it as lagging,
+and it reads the store instead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import anyio
+
+from lap_mcp.model import Delta, StoredEvent
+
+from .services import Followed
+
+_INBOX = 1024
+"""Items kept for a follower that does not read; then it has to read the store."""
+
+
+class Inbox:
+    """What one follower has not seen yet."""
+
+    def __init__(self) -> None:
+        self._items: deque[Followed] = deque()
+        self._wake = anyio.Event()
+        self.lagged = False
+
+    def put(self, item: Followed) -> None:
+        if len(self._items) >= _INBOX:
+            self._items.clear()
+            self.lagged = True
+        self._items.append(item)
+        self._wake.set()
+
+    def poke(self) -> None:
+        """Wake the follower: something changed that is not an event."""
+        self._wake.set()
+
+    async def take(self, timeout: float) -> Sequence[Followed]:
+        """What came, after at most `timeout` seconds."""
+        with anyio.move_on_after(timeout):
+            await self._wake.wait()
+        items = tuple(self._items)
+        self._items.clear()
+        self._wake = anyio.Event()
+        return items
+
+
+@dataclass
+class OpenMessage:
+    kind: Literal["message", "thinking"]
+    turn_id: str
+    parts: list[str] = field(default_factory=list)
+    unsaved: int = 0
+    """Characters since the last checkpoint."""
+
+    @property
+    def text(self) -> str:
+        if len(self.parts) > 1:
+            self.parts = ["".join(self.parts)]
+        return self.parts[0] if self.parts else ""
+
+
+class Live:
+    """One session."""
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        self.driven = False
+        """This process drives its turn: events arrive here without asking the store."""
+        self.open: dict[str, OpenMessage] = {}
+        self.inboxes: set[Inbox] = set()
+
+    @property
+    def idle(self) -> bool:
+        return not self.driven and not self.inboxes
+
+    def publish(self, events: Sequence[StoredEvent]) -> None:
+        for event in events:
+            for inbox in self.inboxes:
+                inbox.put(event)
+
+    def poke(self) -> None:
+        for inbox in self.inboxes:
+            inbox.poke()
+
+    def delta(
+        self, turn_id: str, kind: Literal["message", "thinking"], message_id: str, text: str
+    ) -> None:
+        message = self.open.get(message_id)
+        if message is None:
+            message = self.open[message_id] = OpenMessage(kind, turn_id)
+        message.parts.append(text)
+        message.unsaved += len(text)
+        self._show(Delta(session_id=self.session_id, turn_id=turn_id, kind=kind,
+                         message_id=message_id, text=text))  # fmt: skip
+
+    def progress(self, turn_id: str, text: str) -> None:
+        self._show(Delta(session_id=self.session_id, turn_id=turn_id, kind="progress",
+                         message_id="", text=text))  # fmt: skip
+
+    def close(self, message_id: str) -> None:
+        self.open.pop(message_id, None)
+
+    def restart(self) -> None:
+        """The stream is replayed: open messages come again from their beginning."""
+        for message_id, message in self.open.items():
+            self._show(Delta(session_id=self.session_id, turn_id=message.turn_id,
+                             kind=message.kind, message_id=message_id, text="",
+                             replace=True))  # fmt: skip
+        self.open.clear()
+
+    def snapshot(self) -> Sequence[Delta]:
+        return [
+            Delta(
+                session_id=self.session_id,
+                turn_id=message.turn_id,
+                kind=message.kind,
+                message_id=message_id,
+                text=message.text,
+                replace=True,
+            )  # fmt: skip
+            for message_id, message in self.open.items()
+        ]
+
+    def _show(self, delta: Delta) -> None:
+        for inbox in self.inboxes:
+            inbox.put(delta)
+
+
+class Hub:
+    """The live sessions of this process; one that is neither driven nor followed is forgotten."""
+
+    def __init__(self) -> None:
+        self._lives: dict[str, Live] = {}
+
+    def get(self, session_id: str) -> Live:
+        live = self._lives.get(session_id)
+        if live is None:
+            live = self._lives[session_id] = Live(session_id)
+        return live
+
+    def find(self, session_id: str) -> Live | None:
+        return self._lives.get(session_id)
+
+    def release(self, live: Live) -> None:
+        if live.idle:
+            self._lives.pop(live.session_id, None)
+
+    @contextmanager
+    def join(self, session_id: str) -> Iterator[tuple[Live, Inbox]]:
+        live, inbox = self.get(session_id), Inbox()
+        live.inboxes.add(inbox)
+        try:
+            yield live, inbox
+        finally:
+            live.inboxes.discard(inbox)
+            self.release(live)
+
+    def __len__(self) -> int:
+        return len(self._lives)

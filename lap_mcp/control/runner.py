@@ -1,0 +1,303 @@
+"""Runs the turns of one session, one after the other, under one lease.
+
+A runner that loses its lease stops without a word: another process speaks for the session now.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import anyio
+from lap_runtimes import base
+from lap_runtimes.errors import RuntimeFailure
+from sqlalchemy import Connection
+
+from lap_mcp.errors import LapError, LeaseLost, StoreError
+from lap_mcp.model import StoredEvent, TurnOutcome
+from lap_mcp.store import driving as moments
+from lap_mcp.store import turns as turn_store
+from lap_mcp.store.events import NewEvent, Progress
+from lap_mcp.store.leases import Lease, free
+from lap_mcp.store.turns import Phase, TurnRecord
+
+from .driving import Job, failed
+from .engine import Engine
+from .intake import Intake
+from .jobs import job_of, opening
+from .leased import Leased
+from .recording import partial
+
+log = logging.getLogger(__name__)
+
+_LEAVE = 3.0
+"""Seconds that a runtime has to take our "stop" when the server stops."""
+
+
+class Runner:
+    def __init__(self, engine: Engine, lease: Lease, turn_id: str, *, adopted: bool) -> None:
+        self.engine = engine
+        self.leased = Leased(engine, lease, turn_id)
+        self.intake = Intake(self.leased)
+        self.runtime: base.Runtime | None = None
+        """Of the current turn, once it is driven."""
+        self.cancelling = False
+        """Somebody asked to end the turn: whatever comes, it is `cancelled`."""
+        self.complaint = ""
+        """What went wrong when the runtime was told to stop."""
+        self.ended = anyio.Event()
+        """The current turn ended, or stopped for questions."""
+        self._adopted = adopted
+        self._leaving = False
+        self._scope = anyio.CancelScope()
+        self._turn_scope = anyio.CancelScope()
+
+    @property
+    def turn_id(self) -> str:
+        return self.leased.turn_id
+
+    async def run(self) -> None:
+        """Drive the current turn and those queued behind it."""
+        live = self.leased.live
+        live.driven = True
+        try:
+            with self._scope:
+                await self._run()
+        except LeaseLost:
+            log.warning("session %s is driven by another process now", live.session_id)
+        except StoreError as error:
+            # The lease runs out, and whoever comes next re-attaches.
+            log.error("session %s is left: %s", live.session_id, error)
+        finally:
+            self.ended.set()
+            live.driven = False
+            live.open.clear()
+            live.poke()
+            self.engine.hub.release(live)
+
+    async def _run(self) -> None:
+        while True:
+            following = await self._turn()
+            self.ended.set()
+            self._adopted = False
+            if following is None:
+                return
+            self.leased.turn_id, self.ended = following, anyio.Event()
+            self.cancelling, self.complaint = False, ""
+            if self._leaving:
+                await self.leased.write(lambda connection: free(connection, self.leased.lease))
+                return
+            await self.begin()
+
+    async def begin(self) -> None:
+        """The queued turn becomes the running one."""
+
+        def query(connection: Connection) -> Sequence[StoredEvent]:
+            record = turn_store.record(connection, self.turn_id)
+            return moments.begin(
+                connection, self.leased.lease, self.turn_id, opening(record), self.leased.now
+            )
+
+        self.leased.publish(await self.leased.write(query))
+
+    async def _turn(self) -> str | None:
+        """One start of a turn, to its end or to its questions; the turn that follows."""
+        record = await self._record()
+        if record.turn.outcome == "queued":
+            await self.begin()
+            record = await self._record()
+        self.intake.ref = record.ref
+        try:
+            job = await job_of(self.engine, record)
+        except LapError as error:
+            return await self._end("failed", str(error))
+        self.runtime = job.runtime
+        self.intake.in_stream = job.runtime.capabilities.answer == "in_stream"
+        if self._adopted:
+            continued = continuation(record, job)
+            if isinstance(continued, str):
+                return await self._end("failed", continued)
+            job = continued
+        return await self._within_deadline(record, job)
+
+    async def _record(self) -> TurnRecord:
+        return await self.engine.database.read(
+            lambda connection: turn_store.record(connection, self.turn_id)
+        )
+
+    async def _within_deadline(self, record: TurnRecord, job: Job) -> str | None:
+        started = record.turn.started_at or self.leased.now
+        remaining = started + job.agent.deadline - self.leased.now
+        done: base.Done | None = None
+        self._turn_scope = anyio.CancelScope(deadline=anyio.current_time() + max(remaining, 0.0))
+        if self._leaving:
+            self._turn_scope.cancel()
+        with self._turn_scope:
+            done = await self._guarded(job)
+        if done is None:
+            return await self._cut_off(job)
+        return await self._finish(done)
+
+    async def _guarded(self, job: Job) -> base.Done:
+        """Boundary: whatever an adapter raises ends its turn, in words, and nothing else."""
+        try:
+            return await self._drive(job)
+        except (LeaseLost, StoreError):
+            raise
+        except RuntimeFailure as failure:
+            return failed(failure)
+        except Exception as error:
+            log.exception("the adapter of runtime %s broke", job.agent.runtime)
+            return base.Done(
+                outcome="failed",
+                error=f"The adapter of runtime {job.agent.runtime} broke "
+                f"({type(error).__name__}); the server's log says where.",
+                error_kind="protocol",
+            )
+
+    async def _drive(self, job: Job) -> base.Done:
+        if not job.attach:
+            await self.leased.append([], Progress(phase=Phase.SENT))
+        async with self.engine.drive(job) as events:
+            async for event in events:
+                if isinstance(event, base.Done):
+                    await self.intake.moved(event)
+                    return event
+                await self.intake.take(event)
+        return base.Done(outcome="failed", error="The stream ended without an end.")
+
+    # Ends --------------------------------------------------------------------------------------
+
+    async def _finish(self, done: base.Done) -> str | None:
+        if self.cancelling or done.outcome == "cancelled":
+            return await self._end("cancelled", done.error, gone=done.session_gone)
+        if done.outcome == "requires_action":
+            stored = await self.leased.write(
+                lambda connection: moments.stop_for_questions(
+                    connection, self.leased.lease, self.turn_id, self.leased.now, release=True
+                )
+            )
+            self.leased.publish(stored)
+            return None
+        return await self._end(
+            done.outcome, done.error, kind=done.error_kind, gone=done.session_gone
+        )
+
+    async def _cut_off(self, job: Job) -> str | None:
+        """The turn's scope was cancelled: by us, or by its deadline."""
+        if self._leaving and not self.cancelling:
+            return await self._leave(job)
+        note = ""
+        if job.runtime.capabilities.cancel == "none":
+            note = "This runtime cannot be told to stop; it may still be working."
+        if self.cancelling:
+            return await self._end("cancelled", f"{self.complaint} {note}".strip() or None)
+        note = note or await self.tell_to_stop(self.engine.limits.cancel_wait)
+        words = f"The turn took longer than its deadline of {job.agent.deadline:g} s. {note}"
+        return await self._end("expired", words.strip())
+
+    async def _leave(self, job: Job) -> str | None:
+        """The server stops: a turn that goes on without us is left for the next process."""
+        capabilities = job.runtime.capabilities
+        goes_on = capabilities.on_disconnect == "continues" and capabilities.attach != "none"
+        record = await self._record()
+        if goes_on and record.phase == Phase.BEGUN:
+            await self.leased.write(lambda connection: free(connection, self.leased.lease))
+            return None
+        note = await self.tell_to_stop(_LEAVE)
+        return await self._end(
+            "failed", f"The server was stopped while the turn ran. {note}".strip()
+        )
+
+    async def tell_to_stop(self, timeout: float) -> str:
+        """Use the runtime's own verb; words on what went wrong, or none."""
+        runtime = self.runtime
+        if runtime is None or runtime.capabilities.cancel != "remote" or not self.intake.ref:
+            return ""
+        try:
+            with anyio.fail_after(timeout):
+                await runtime.cancel(self.intake.ref)
+        except RuntimeFailure as failure:
+            return f"The runtime refused to stop: {failure.message}"
+        except TimeoutError:
+            return "The runtime did not react to being told to stop; it may still be working."
+        return ""
+
+    async def _end(
+        self,
+        outcome: TurnOutcome,
+        error: str | None = None,
+        *,
+        kind: str | None = None,
+        gone: bool = False,
+    ) -> str | None:
+        leased = self.leased
+        words = None if error is None else self.engine.scrub(error)
+        closing = [
+            partial(message.kind, message_id, message.text)
+            for message_id, message in leased.live.open.items()
+            if message.text
+        ]
+        leased.live.open.clear()
+        if outcome in ("failed", "expired"):
+            payload = {"message": words or "The agent failed without saying why."}
+            if kind is not None:
+                payload["kind"] = kind
+            closing.append(NewEvent(type="session.error", payload=payload))
+        closing.append(_last_event(outcome, gone=gone))
+        ended = await leased.write(
+            lambda connection: moments.end(
+                connection,
+                leased.lease,
+                self.turn_id,
+                outcome=outcome,
+                error=words,
+                closing=closing,
+                gone=gone,
+                now=leased.now,
+            )
+        )
+        leased.publish(ended.stored)
+        return ended.following
+
+    # Being told --------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End the current turn on our side now."""
+        self._turn_scope.cancel()
+
+    def lose(self) -> None:
+        """The lease is gone: write nothing more."""
+        self._scope.cancel()
+
+    def leave(self) -> None:
+        """The server stops."""
+        self._leaving = True
+        self._turn_scope.cancel()
+
+
+def continuation(record: TurnRecord, job: Job) -> Job | str:
+    """How a turn goes on whose process died: the job, or why it cannot, in words."""
+    capabilities = job.runtime.capabilities
+    if record.phase == Phase.STORED:
+        return job
+    if record.phase == Phase.BEGUN and capabilities.attach != "none":
+        return job.attached()
+    if capabilities.idempotent_start:
+        return job
+    if record.phase == Phase.SENT:
+        return (
+            "The server ended after the prompt was sent and before the runtime said how the turn "
+            "is found again. The agent may have started to work on it."
+        )
+    return (
+        f"The server ended while the turn ran, and the runtime {job.agent.runtime} cannot resume "
+        "a lost stream. The agent may have gone on."
+    )
+
+
+def _last_event(outcome: str, *, gone: bool) -> NewEvent:
+    if gone:
+        return NewEvent(type="session.status_terminated", payload={"reason": outcome})
+    reason = {"completed": "end_turn", "cancelled": "interrupted"}.get(outcome, outcome)
+    return NewEvent(type="session.status_idle", payload={"stop_reason": {"type": reason}})

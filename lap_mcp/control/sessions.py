@@ -1,0 +1,290 @@
+"""Sessions: the use cases that faces call.  Background work is elsewhere; this file decides."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from sqlalchemy import Connection
+
+from lap_mcp.clock import new_id
+from lap_mcp.errors import Invalid, LimitReached, Unavailable
+from lap_mcp.model import (
+    Origin,
+    Principal,
+    Question,
+    Session,
+    SessionFile,
+    StoredEvent,
+    Turn,
+)
+from lap_mcp.store import events as event_store
+from lap_mcp.store import files as file_store
+from lap_mcp.store import questions as question_store
+from lap_mcp.store import turns as turn_store
+from lap_mcp.store.turns import NewTurn
+
+from . import cancelling, directing, following
+from .accepting import Decision, Prompted, accept
+from .answering import Answering
+from .engine import Engine
+from .jobs import digest_of
+from .prompt_files import GivenFile, GivenFiles
+from .runners import Runners
+from .services import Accepted, Followed, NewAnswer, NewPrompt
+
+_PAGE = 10_000
+
+
+class Sessions:
+    """Implements `services.SessionsAPI`."""
+
+    def __init__(self, engine: Engine, runners: Runners, given: GivenFiles) -> None:
+        self._engine = engine
+        self._runners = runners
+        self._given = given
+        self._answering = Answering(engine, runners)
+
+    async def prompt(
+        self,
+        origin: Origin,
+        agent: str,
+        prompt: NewPrompt,
+        *,
+        session_id: str | None = None,
+    ) -> Accepted:
+        engine = self._engine
+        found = engine.runtimes.agent(agent)
+        if not found.enabled:
+            raise Unavailable(f"{agent} cannot be used now: {found.problem}")
+        _chain(origin, agent, engine.limits.depth)
+        if len(prompt.text) > engine.limits.prompt:
+            raise LimitReached(
+                f"The prompt has {len(prompt.text)} characters; {engine.limits.prompt} is the "
+                "limit.",
+                remedy="Give the long part as a file.",
+            )
+        runtime = engine.runtimes.runtime_for(found)
+        if session_id is not None and runtime.capabilities.conversation == "none":
+            raise Invalid(
+                f"{agent} keeps no conversation: each call stands alone.",
+                remedy="Leave the session out.",
+            )
+        if prompt.files and not runtime.capabilities.files_in:
+            raise Invalid(f"{agent} takes no files: its runtime ({found.runtime}) has no way.")
+        given = await self._given.read(origin.principal, prompt.files)
+        turn_id = new_id("trn")
+        now = engine.clock.now()
+        kept = [await self._keep(file, turn_id, now) for file in given]
+        entries = [
+            {"name": f.name, "media_type": f.media_type, "size": f.size, "sha256": f.sha256}
+            for f in kept
+        ]
+        prompted = Prompted(
+            origin=origin,
+            agent=found,
+            session_id=session_id,
+            text=prompt.text,
+            new=NewTurn(
+                id=turn_id,
+                prompt=prompt.text,
+                input=prompt.input,
+                files=entries,
+                digest=digest_of(prompt.text, prompt.input, entries),
+                origin=origin,
+            ),
+            files=kept,
+            steer=prompt.steer,
+            owner=engine.owner,
+            dead=await self._runners.dead() if session_id else (),
+            now=now,
+        )
+        decision = await engine.database.write(
+            lambda connection: accept(connection, prompted, engine.limits)
+        )
+        return await self._act(decision, prompt)
+
+    async def _keep(self, file: GivenFile, turn_id: str, now: float) -> SessionFile:
+        return SessionFile(
+            session_id="",
+            name=file.name,
+            media_type=file.media_type,
+            size=len(file.data),
+            sha256=await self._engine.blobs.put(file.data),
+            turn_id=turn_id,
+            origin="user",
+            at=now,
+        )
+
+    async def _act(self, decision: Decision, prompt: NewPrompt) -> Accepted:
+        session, turn = decision.session, decision.turn
+        if decision.kind == "run" and decision.lease is not None:
+            self._engine.hub.get(session.id).publish(decision.stored)
+            self._runners.run(decision.lease, turn.id)
+        elif decision.kind == "steer":
+            await self._steer(session, prompt)
+            return Accepted(session=session, turn=turn, steered=True)
+        elif decision.kind == "answers" and decision.question is not None:
+            turn = await self._answering.answer(
+                decision.question, NewAnswer(text=prompt.text, data=prompt.input), by="prompt"
+            )
+            session = await self.get(Principal(id=session.principal), session.id)
+        return Accepted(session=session, turn=turn, joined=decision.kind == "joined")
+
+    async def _steer(self, session: Session, prompt: NewPrompt) -> None:
+        agent = self._engine.runtimes.agent(session.agent)
+        if not self._engine.runtimes.runtime_for(agent).capabilities.steer:
+            raise Invalid(
+                f"{agent.name} cannot be steered: its runtime ({agent.runtime}) has no way.",
+                remedy="Send the prompt without steer; it is queued.",
+            )
+        runner = self._runners.find(session.id)
+        if runner is not None:
+            await directing.steer(runner, prompt.text)
+        else:
+            await self._runners.tell(session.id, "steer", {"text": prompt.text})
+
+    async def get(self, principal: Principal, session_id: str) -> Session:
+        return await self._engine.database.read(
+            lambda connection: turn_store.find_session(connection, principal.id, session_id)
+        )
+
+    async def turn(self, principal: Principal, session_id: str, turn_id: str) -> Turn:
+        def query(connection: Connection) -> Turn:
+            turn_store.find_session(connection, principal.id, session_id)
+            return turn_store.find(connection, session_id, turn_id)
+
+        return await self._engine.database.read(query)
+
+    async def turns(self, principal: Principal, session_id: str) -> Sequence[Turn]:
+        def query(connection: Connection) -> Sequence[Turn]:
+            turn_store.find_session(connection, principal.id, session_id)
+            return turn_store.of_session(connection, session_id)
+
+        return await self._engine.database.read(query)
+
+    async def list(
+        self,
+        principal: Principal,
+        *,
+        agent: str | None = None,
+        status: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> Sequence[Session]:
+        return await self._engine.database.read(
+            lambda connection: turn_store.list_sessions(
+                connection,
+                principal.id,
+                agent=agent,
+                status=status,
+                limit=max(1, min(limit, 500)),
+                before=before,
+            )
+        )
+
+    async def events(
+        self, principal: Principal, session_id: str, *, after: int = 0, limit: int = 1000
+    ) -> Sequence[StoredEvent]:
+        def query(connection: Connection) -> Sequence[StoredEvent]:
+            turn_store.find_session(connection, principal.id, session_id)
+            return event_store.read(connection, session_id, after=after, limit=limit)
+
+        return await self._engine.database.read(query)
+
+    def follow(
+        self, principal: Principal, session_id: str, *, after: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[Followed]]:
+        return self._follow(principal, session_id, after)
+
+    @asynccontextmanager
+    async def _follow(
+        self, principal: Principal, session_id: str, after: int
+    ) -> AsyncIterator[AsyncIterator[Followed]]:
+        await self.get(principal, session_id)
+        async with following.follow(self._engine, session_id, after) as items:
+            yield items
+
+    async def wait(
+        self, principal: Principal, session_id: str, turn_id: str, *, timeout: float
+    ) -> Turn:
+        await self.get(principal, session_id)
+        return await following.wait(self._engine, session_id, turn_id, timeout)
+
+    async def answer_text(self, principal: Principal, session_id: str, turn_id: str) -> str:
+        def query(connection: Connection) -> Sequence[StoredEvent]:
+            turn_store.find_session(connection, principal.id, session_id)
+            return event_store.read(
+                connection, session_id, turn_id=turn_id, types=["agent.message"], limit=_PAGE
+            )
+
+        parts = []
+        for event in await self._engine.database.read(query):
+            blob = event.payload.get("blob")
+            if blob is None:
+                parts.append(str(event.payload["text"]))
+            else:
+                parts.append((await self._engine.blobs.get(str(blob))).decode())
+        parts.extend(await self._open_text(session_id, turn_id))
+        return "\n\n".join(part for part in parts if part)
+
+    async def _open_text(self, session_id: str, turn_id: str) -> Sequence[str]:
+        live = self._engine.hub.find(session_id)
+        if live is not None and live.driven:
+            open_ = live.snapshot()
+        else:
+            open_ = await self._engine.database.read(
+                lambda connection: event_store.checkpoints(connection, session_id)
+            )
+        return [d.text for d in open_ if d.turn_id == turn_id and d.kind == "message"]
+
+    async def questions(
+        self,
+        principal: Principal,
+        *,
+        session_id: str | None = None,
+        status: str | None = "open",
+    ) -> Sequence[Question]:
+        return await self._engine.database.read(
+            lambda connection: question_store.list_questions(
+                connection, principal.id, session_id=session_id, status=status
+            )
+        )
+
+    async def answer(
+        self, principal: Principal, question_id: str, answer: NewAnswer, *, by: str
+    ) -> Turn:
+        question = await self._engine.database.write(
+            lambda connection: question_store.find(connection, principal.id, question_id)
+        )
+        return await self._answering.answer(question, answer, by=by)
+
+    async def cancel(self, principal: Principal, session_id: str) -> Session:
+        await self.get(principal, session_id)
+        await cancelling.cancel(self._engine, self._runners, session_id)
+        return await self.get(principal, session_id)
+
+    async def files(self, principal: Principal, session_id: str) -> Sequence[SessionFile]:
+        def query(connection: Connection) -> Sequence[SessionFile]:
+            turn_store.find_session(connection, principal.id, session_id)
+            return file_store.of_session(connection, session_id)
+
+        return await self._engine.database.read(query)
+
+    async def file(
+        self, principal: Principal, session_id: str, name: str
+    ) -> tuple[SessionFile, bytes]:
+        def query(connection: Connection) -> SessionFile:
+            turn_store.find_session(connection, principal.id, session_id)
+            return file_store.find(connection, session_id, name)
+
+        file = await self._engine.database.read(query)
+        return file, await self._engine.blobs.get(file.sha256)
+
+
+def _chain(origin: Origin, agent: str, depth: int) -> None:
+    path = " → ".join([*origin.chain, agent])
+    if agent in origin.chain:
+        raise Invalid(f"This call would go in a circle: {path}.")
+    if len(origin.chain) >= depth:
+        raise Invalid(f"Agents call agents at most {depth} deep (limits.depth): {path}.")
