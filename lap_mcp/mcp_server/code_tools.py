@@ -1,0 +1,81 @@
+"""`code_interpreter`: Python in a sandbox, as one tool."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import mcp.types as t
+
+from lap_mcp.control.services import Services
+
+from . import files as file_arguments
+from .results import interpreter_result
+from .toolset import ALWAYS_LOAD, Call, Caller, ToolResult, Toolset, tool
+
+DEFAULT_TIMEOUT: Final = 45.0
+MAX_TIMEOUT: Final = 240.0
+
+DEFINITION: Final = tool(
+    "code_interpreter",
+    "Run Python in an isolated sandbox and see its output, last value, plots and files. "
+    "Variables and imports stay between calls on the same sandbox; files live in /mnt/data. "
+    "numpy, pandas and matplotlib are installed; there is no network. Show a plot with "
+    "plt.show(); print only what you need. On a timeout the cell is stopped, its variables kept.",
+    {
+        "code": {"type": "string", "description": "Python; top-level await works."},
+        "sandbox": {
+            "type": "string",
+            "description": "Sandbox id of an earlier result, to go on there.",
+        },
+        "files": {
+            **file_arguments.SCHEMA,
+            "description": "Put into /mnt/data first: lap:// URIs (such as an agent's files), "
+            "local paths (stdio only), or {name, base64} up to 5 MB.",
+        },
+        "timeout_s": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": MAX_TIMEOUT,
+            "description": "Seconds the code may run (default 45).",
+        },
+    },
+    required=["code"],
+    annotations=t.ToolAnnotations(
+        read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
+    ),
+    meta=ALWAYS_LOAD,
+)
+
+
+class CodeTools(Toolset):
+    """The toolset `code`."""
+
+    name = "code"
+
+    async def tools(
+        self, caller: Caller, services: Callable[[], Awaitable[Services]]
+    ) -> Sequence[t.Tool]:
+        return [DEFINITION]
+
+    async def call(self, call: Call, name: str, arguments: Mapping[str, Any]) -> ToolResult:
+        services = await call.services()
+        scope = call.caller.scope
+        progress = call.progress
+        progress.idle = "The code is running."
+
+        def on_output(stream: Literal["stdout", "stderr"], text: str) -> None:
+            progress.feed(text)
+
+        async with progress.running():
+            run = await services.sandboxes.run(
+                call.principal,
+                arguments["code"],
+                sandbox_id=arguments.get("sandbox") or None,
+                scope=scope,
+                files=file_arguments.file_inputs(call.caller, arguments.get("files") or ()),
+                timeout=float(arguments.get("timeout_s") or DEFAULT_TIMEOUT),
+                on_output=on_output if progress.wanted else None,
+            )
+        explicit = bool(arguments.get("sandbox"))
+        return interpreter_result(run, scoped=scope is not None and not explicit)

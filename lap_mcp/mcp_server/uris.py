@@ -1,0 +1,68 @@
+"""The `lap://` addresses: what each names, taken apart and put together in one place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from lap_mcp.errors import NotFound
+
+Kind = Literal[
+    "status", "agents", "agent", "runtimes", "session", "events", "session_file", "sandbox_file"
+]
+
+_PATHS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
+    ("status", re.compile(r"status")),
+    ("agents", re.compile(r"agents")),
+    ("agent", re.compile(r"agents/(?P<id>[a-z][a-z0-9_]{0,47})")),
+    ("runtimes", re.compile(r"runtimes")),
+    ("session", re.compile(r"sessions/(?P<id>ses_[0-9a-f]{32})")),
+    ("events", re.compile(r"sessions/(?P<id>ses_[0-9a-f]{32})/events")),
+    ("session_file", re.compile(r"sessions/(?P<id>ses_[0-9a-f]{32})/files/(?P<path>[^/]+)")),
+    ("sandbox_file", re.compile(r"sandboxes/(?P<id>sbx_[0-9a-f]{32})/files/(?P<path>.+)")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LapUri:
+    kind: Kind
+    id: str = ""
+    path: str = ""
+    """File name or path, decoded."""
+    after: int = 0
+    """For `events`: the last `seq` that is known already."""
+
+
+def parse(uri: str) -> LapUri:
+    """Raises: NotFound for what is no `lap://` address of ours."""
+    parts = urlsplit(uri)
+    whole = f"{parts.netloc}{parts.path}"
+    for kind, pattern in _PATHS:
+        match = pattern.fullmatch(whole) if parts.scheme == "lap" else None
+        if match is None:
+            continue
+        if parts.fragment or (parts.query and kind != "events"):
+            break
+        groups = match.groupdict()
+        path = unquote(groups.get("path") or "")
+        return LapUri(kind, groups.get("id") or "", path, _after(parts.query))
+    raise NotFound(f"There is no resource `{uri[:200]}`.")
+
+
+def _after(query: str) -> int:
+    values = parse_qs(query).get("after", ["0"])
+    return int(values[-1]) if values[-1].isdecimal() else 0
+
+
+def session(session_id: str) -> str:
+    return f"lap://sessions/{session_id}"
+
+
+def events(session_id: str) -> str:
+    return f"lap://sessions/{session_id}/events"
+
+
+def sandbox_file(sandbox_id: str, path: str) -> str:
+    return f"lap://sandboxes/{sandbox_id}/files/{quote(path)}"
