@@ -1,0 +1,115 @@
+"""One started container with its link: from creation to removal.  Runs no executions."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Mapping
+
+import anyio
+
+from lap_sandbox.base import Limits
+from lap_sandbox.engine import Attached, Engine
+from lap_sandbox.errors import LauncherUnavailable, SandboxGone
+from lap_sandbox.hardening import Placement, choose_uid
+from lap_sandbox.link import Link
+from lap_sandbox.runner import wire
+from lap_sandbox.runner.wire import Frame, Kind
+from lap_sandbox.tasks import Tasks
+
+READY_SECONDS = 60.0
+"""From the start of a container to a worker with everything imported."""
+
+
+class Container:
+    """A container whose supervisor answered."""
+
+    def __init__(self, engine: Engine, attached: Attached, link: Link, limits: Limits) -> None:
+        self._engine = engine
+        self.id = attached.id
+        self.link = link
+        self.limits = limits
+        self._removed = False
+
+    @property
+    def alive(self) -> bool:
+        return self.link.open
+
+    async def remove(self) -> None:
+        """End it and wait until nothing of it is left, or until the engine is known to be gone
+        (the closed link ends the container all the same)."""
+        self.link.close()
+        if self._removed:
+            return
+        self._removed = True
+        with contextlib.suppress(LauncherUnavailable):
+            await self._engine.remove(self.id)
+
+
+async def start(engine: Engine, tasks: Tasks, limits: Limits, placement: Placement) -> Container:
+    """A new container, up to the first word of its supervisor.
+
+    Raises:
+        LauncherUnavailable: the engine refused it, or it did not get ready.
+    """
+    uid = choose_uid(small=placement.small_uids)
+    with anyio.CancelScope(shield=True):  # what was created must be known to be removed
+        attached = await engine.start(limits, placement, uid)
+    link = Link(attached.connection, keep=attached.keep)
+    container = Container(engine, attached, link, limits)
+    try:
+        hello = await _hello(link, tasks)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await container.remove()
+        raise
+    if hello is None or hello.header.get("protocol") != wire.PROTOCOL:
+        words = link.stderr.strip()[-500:] or "it said nothing"
+        oom = await engine.oom_killed(attached.id)
+        await container.remove()
+        why = "it ran out of memory while starting" if oom else words
+        raise LauncherUnavailable(
+            f"The sandbox did not get ready: {why}.",
+            remedy="Rebuild its image: `lap-mcp sandbox build`.",
+        )
+    return container
+
+
+async def _hello(link: Link, tasks: Tasks) -> Frame | None:
+    """The supervisor's first frame; starts the reading of the link."""
+    frames: list[Frame] = []
+    came = anyio.Event()
+
+    def on_frame(frame: Frame) -> None:
+        if frame.kind == Kind.READY:
+            frames.append(frame)
+            came.set()
+
+    link.expect(on_frame, id=0)
+    link.on_end(came.set)
+    tasks.start(link.run(), "sandbox link")
+    with anyio.move_on_after(READY_SECONDS):
+        await came.wait()
+    link.off_end(came.set)
+    return frames[0] if frames else None
+
+
+def new_labels(instance: str, owner: str, where: str, extra: Mapping[str, str]) -> dict[str, str]:
+    """Labels of one container: whose it is, so that it can be reaped."""
+    return {
+        **{f"lap.label.{name}": value for name, value in extra.items()},
+        "lap.managed": "1",
+        "lap.instance": instance,
+        "lap.owner": owner,
+        "lap.machine": where,
+        "lap.sandbox": uuid.uuid4().hex,
+    }
+
+
+async def is_well(container: Container, seconds: float) -> bool:
+    """It answers within `seconds`."""
+    try:
+        await container.link.ping(seconds)
+    except SandboxGone:
+        return False
+    return True

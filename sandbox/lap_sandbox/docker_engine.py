@@ -1,0 +1,264 @@
+"""The Docker Engine through its SDK, and the launcher made of it.  The only file that imports
+`docker`; its calls block, so each runs in a worker thread with a deadline of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import docker
+import docker.errors
+import requests
+from docker.types import LogConfig, Ulimit
+
+from lap_sandbox import hardening, hosts
+from lap_sandbox.base import LauncherConfig, Limits
+from lap_sandbox.engine import (
+    ENGINE_DOWN,
+    Attached,
+    BuildFailed,
+    BuildRequest,
+    Facts,
+    Found,
+    describe_error,
+)
+from lap_sandbox.errors import LauncherUnavailable
+from lap_sandbox.hardening import Placement
+from lap_sandbox.launcher import ContainerLauncher
+
+T = TypeVar("T")
+
+FIND_SECONDS = 1.7
+"""For finding an engine that answers; with the rest of a call it stays under two seconds."""
+CALL_SECONDS = 20
+BUILD_SECONDS = 1800
+"""Without a line of output."""
+_LOST = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError)
+
+INSTALL = (
+    "Install and start Docker Engine (https://docs.docker.com/engine/install/), Docker Desktop, "
+    "Colima or Podman, or set DOCKER_HOST to where it listens."
+)
+
+
+class DockerEngine:
+    """One engine, found when first needed and again after it was lost."""
+
+    def __init__(self, environ: Mapping[str, str], home: Path) -> None:
+        self._environ = environ
+        self._home = home
+        self._client: Any = None
+        self._facts: Facts | None = None
+
+    async def _call(self, call: Callable[[], T], *, deadline: float = CALL_SECONDS + 5) -> T:
+        """Run `call` in a thread.  A thread that hangs is left behind at the deadline; it ends by
+        the SDK's own timeout."""
+        try:
+            with anyio.fail_after(deadline):
+                return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+        except (*_LOST, TimeoutError) as error:
+            self._forget()
+            raise LauncherUnavailable(f"{ENGINE_DOWN} ({_short(error)})", remedy=INSTALL) from None
+        except docker.errors.DockerException as error:
+            raise LauncherUnavailable(
+                f"The container engine refused: {describe_error(error)}"
+            ) from None
+
+    def _forget(self) -> None:
+        client, self._client, self._facts = self._client, None, None
+        if client is not None:
+            with contextlib.suppress(Exception):  # closing what is broken already
+                client.close()
+
+    async def find(self) -> Facts:
+        if self._client is not None and self._facts is not None:
+            await self._call(partial(_ping, self._client), deadline=FIND_SECONDS)
+            return self._facts
+        tried: list[str] = []
+        found = hosts.candidates(self._environ, self._home)
+        deadline = time.monotonic() + FIND_SECONDS
+        for candidate in found:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                with anyio.fail_after(left):
+                    self._client, facts = await anyio.to_thread.run_sync(
+                        partial(_connect, candidate, left), abandon_on_cancel=True
+                    )
+                self._facts = facts
+                return facts
+            except (*_LOST, docker.errors.DockerException, TimeoutError, OSError, ValueError) as e:
+                tried.append(f"{candidate.address} (from {candidate.how}): {_short(e)}")
+        where = "; ".join(tried) or "no engine's socket was found"
+        raise LauncherUnavailable(f"No container engine answers: {where}.", remedy=INSTALL)
+
+    async def image_id(self, tag: str) -> tuple[str, Mapping[str, str]] | None:
+        await self.find()
+
+        def inspect() -> tuple[str, Mapping[str, str]] | None:
+            try:
+                image = self._client.images.get(tag)
+            except docker.errors.ImageNotFound:
+                return None
+            return str(image.id), dict(image.labels)
+
+        return await self._call(inspect)
+
+    async def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> None:
+        await self.find()
+        stop = False
+
+        def run() -> None:
+            lines = self._client.api.build(
+                fileobj=io.BytesIO(request.context),
+                custom_context=True,
+                tag=request.tag,
+                buildargs=dict(request.arguments),
+                labels=dict(request.labels),
+                network_mode="host",
+                rm=True,
+                forcerm=True,
+                decode=True,
+                timeout=BUILD_SECONDS,
+            )
+            for line in lines:
+                if stop:  # leaving closes the connection, which ends the build
+                    return
+                if "error" in line:
+                    raise BuildFailed(str(line["error"])[:2000])
+                on_line(str(line.get("stream") or line.get("status") or ""))
+
+        try:
+            await self._call(run, deadline=4 * BUILD_SECONDS)
+        finally:
+            stop = True
+
+    async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached:
+        return await self._call(partial(_start, self._client, limits, placement, uid))
+
+    async def oom_killed(self, id: str) -> bool:
+        def inspect() -> bool:
+            try:
+                state = self._client.api.inspect_container(id)["State"]
+            except docker.errors.NotFound:
+                return False
+            return bool(state.get("OOMKilled"))
+
+        await self.find()
+        return await self._call(inspect)
+
+    async def remove(self, id: str) -> None:
+        await self.find()
+        await self._call(partial(_remove, self._client, id))
+
+    async def containers(self, label: str) -> Sequence[Found]:
+        await self.find()
+
+        def listed() -> list[Found]:
+            found = self._client.api.containers(all=True, filters={"label": label})
+            return [
+                Found(
+                    id=entry["Id"],
+                    running=entry.get("State") == "running",
+                    labels=entry.get("Labels") or {},
+                )
+                for entry in found
+            ]
+
+        return await self._call(listed)
+
+    async def aclose(self) -> None:
+        self._forget()
+
+
+def _short(error: BaseException) -> str:
+    text = str(error)
+    for known in ("Permission denied", "Connection refused", "No such file", "timed out"):
+        if known.lower() in text.lower():
+            return known.lower()
+    return type(error).__name__ if len(text) > 200 or not text else text
+
+
+def _ping(client: Any) -> None:
+    client.api._result(client.api._get(client.api._url("/_ping"), timeout=FIND_SECONDS))
+
+
+def _connect(candidate: hosts.Candidate, seconds: float) -> tuple[Any, Facts]:
+    tls: Any = False
+    if candidate.tls is not None:
+        tls = docker.tls.TLSConfig(
+            client_cert=(str(candidate.tls / "cert.pem"), str(candidate.tls / "key.pem")),
+            ca_cert=str(candidate.tls / "ca.pem") if candidate.verify else None,
+            verify=candidate.verify,
+        )
+    client = docker.DockerClient(
+        base_url=candidate.address, version="auto", timeout=seconds, tls=tls, max_pool_size=16
+    )
+    version, info = client.version(), client.info()
+    client.api.timeout = CALL_SECONDS
+    names = [entry.split(",")[0].removeprefix("name=") for entry in info["SecurityOptions"] or []]
+    components = {entry["Name"]: str(entry["Version"]) for entry in version.get("Components") or []}
+    return client, Facts(
+        address=candidate.address,
+        how=candidate.how,
+        version=str(version.get("Version", "")),
+        components=components,
+        security=names,
+        cgroup_version=str(info.get("CgroupVersion", "1")),
+        runtimes=sorted(info.get("Runtimes") or {}),
+    )
+
+
+def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attached:
+    """Create, attach, start.  Attached before the start, so that no byte is missed and the end of
+    this process is seen from the first moment."""
+    container = client.containers.create(
+        **hardening.options(limits, placement, uid),
+        ulimits=[
+            Ulimit(name=name, soft=value, hard=value)
+            for name, value in hardening.ulimits(limits).items()
+        ],
+        log_config=LogConfig(type="none"),
+    )
+    try:
+        stream = client.api.attach_socket(
+            container.id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        )
+        container.start()
+    except BaseException:
+        _remove(client, container.id)
+        raise
+    connection = getattr(stream, "_sock", stream)
+    return Attached(id=container.id, connection=connection, keep=stream)
+
+
+def _remove(client: Any, id: str) -> None:
+    try:
+        client.api.remove_container(id, force=True)
+    except docker.errors.NotFound:
+        return
+    except docker.errors.APIError as error:
+        # It is being removed already, by itself.
+        if error.status_code != 409:
+            raise
+
+
+class DockerLauncher(ContainerLauncher):
+    """Sandboxes in containers of a Docker Engine.
+
+    `environ` is where DOCKER_HOST, DOCKER_CONTEXT, proxies and certificates for building the
+    image are looked up; `home` is where the Docker CLI's folder is.
+    """
+
+    name = "docker"
+
+    def __init__(self, config: LauncherConfig, environ: Mapping[str, str], home: Path) -> None:
+        super().__init__(config, DockerEngine(environ, home), environ)

@@ -1,0 +1,121 @@
+"""With what restrictions a sandbox's container is created: data, no engine."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from lap_sandbox import seccomp
+from lap_sandbox.base import Limits, MiB
+
+COMMAND = ["/opt/lap/venv/bin/python3", "-I", "-S", "/opt/lap/supervisor.py"]
+SHARED_MEMORY = 64 * MiB
+TMP_FILES = 10_000
+OOM_SCORE = 500
+"""The zygote and the worker raise their own: the supervisor goes last."""
+
+ENVIRONMENT = {
+    "HOME": "/tmp",
+    "USER": "sandbox",
+    "LOGNAME": "sandbox",
+    "LANG": "C.UTF-8",
+    "PATH": "/opt/lap/venv/bin:/usr/bin:/bin",
+    "MPLBACKEND": "Agg",
+    "MPLCONFIGDIR": "/tmp/.matplotlib",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What is known about the engine and the server, not about the code."""
+
+    image: str
+    """An image id (`sha256:…`), never a name: names move."""
+    runtime: str | None
+    apparmor: bool
+    small_uids: bool
+    """The engine maps only 65,536 uids (rootless, userns-remap)."""
+    labels: dict[str, str]
+
+
+def choose_uid(*, small: bool) -> int:
+    """A uid of its own for each sandbox: kernel quotas on keyrings, inotify watches and message
+    queues are per uid.  Drawn at random, above what distributions and containers hand out."""
+    if small:
+        return 10_000 + secrets.randbelow(50_000)
+    return 2_000_000_000 + secrets.randbelow(100_000_000)
+
+
+def _tmpfs(size: int, files: int, uid: int) -> str:
+    return f"rw,noexec,nosuid,nodev,size={size},nr_inodes={files},uid={uid},gid={uid},mode=0700"
+
+
+def security_options(*, apparmor: bool) -> list[str]:
+    options = ["no-new-privileges:true", "seccomp=" + json.dumps(seccomp.profile())]
+    return options + (["apparmor=docker-default"] if apparmor else [])
+
+
+def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
+    """Arguments of docker-py's `containers.create`, but for ulimits and the log driver, whose
+    types belong to the SDK.
+
+    `detach=False` with `stdin_open` makes the engine close the container's input when the
+    attached client goes away, which ends the supervisor.
+    """
+    return {
+        "image": placement.image,
+        "command": COMMAND,
+        "user": f"{uid}:{uid}",
+        "group_add": [],
+        "working_dir": "/mnt/data",
+        "hostname": "sandbox",
+        "domainname": "",
+        "environment": ENVIRONMENT,
+        "use_config_proxy": False,
+        "stdin_open": True,
+        "tty": False,
+        "detach": False,
+        "init": False,
+        "network_mode": "none",
+        "network_disabled": True,
+        "read_only": True,
+        "tmpfs": {
+            "/mnt/data": _tmpfs(limits.disk, limits.files, uid),
+            "/tmp": _tmpfs(limits.tmp, TMP_FILES, uid),
+        },
+        "shm_size": SHARED_MEMORY,
+        "ipc_mode": "private",
+        "cgroupns": "private",
+        "cap_drop": ["ALL"],
+        "privileged": False,
+        "security_opt": security_options(apparmor=placement.apparmor),
+        "pids_limit": limits.pids,
+        "mem_limit": limits.memory,
+        "memswap_limit": limits.memory,
+        "oom_kill_disable": False,
+        "oom_score_adj": OOM_SCORE,
+        "nano_cpus": int(limits.cpus * 1e9),
+        "cpu_shares": 512,
+        "healthcheck": {"test": ["NONE"]},
+        "restart_policy": {"Name": "no"},
+        "auto_remove": True,
+        "stop_signal": "SIGKILL",
+        "runtime": placement.runtime,
+        "labels": placement.labels,
+    }
+
+
+def ulimits(limits: Limits) -> dict[str, int]:
+    """Soft and hard alike."""
+    return {
+        "nofile": limits.open_files,
+        "core": 0,
+        "fsize": limits.file_size,
+        "msgqueue": 0,
+        "memlock": 65_536,
+    }

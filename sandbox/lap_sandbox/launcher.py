@@ -1,0 +1,268 @@
+"""Sandboxes in containers of whatever `Engine`: preparation, the warm pool, reaping, closing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import anyio
+import anyio.to_thread
+
+from lap_sandbox import container, image_build, owner, preflight
+from lap_sandbox.base import Check, LauncherConfig, Limits, Preparation
+from lap_sandbox.container import Container
+from lap_sandbox.engine import BuildFailed, Engine
+from lap_sandbox.errors import LauncherUnavailable, LimitReached
+from lap_sandbox.hardening import Placement
+from lap_sandbox.session import ContainerSandbox
+from lap_sandbox.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+WARM_PING_SECONDS = 0.5
+MIN_MEMORY = 256 * 1024 * 1024
+MAX_SANDBOXES = 200
+"""Of one launcher: a last line of defence, callers have their own quotas."""
+
+
+class ContainerLauncher:
+    """`Launcher` over an engine.  Holds every container it started until it is removed."""
+
+    name = "containers"
+
+    def __init__(self, config: LauncherConfig, engine: Engine, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._engine = engine
+        self._environ = environ
+        self._tasks = Tasks()
+        self._preparing = anyio.Lock()
+        self._refilling = False
+        self._image: str | None = None
+        self._preparation = Preparation(ready=False, words="the sandbox was not prepared yet")
+        self._progress: tuple[image_build.Progress, float] | None = None
+        self._warm: list[Container] = []
+        self._sandboxes: set[ContainerSandbox] = set()
+        self._opening = 0
+        self._closed = False
+
+    # -- preparation
+
+    def preparation(self) -> Preparation:
+        if self._progress is not None:
+            progress, begun = self._progress
+            return progress.preparation(time.monotonic() - begun)
+        return self._preparation
+
+    async def prepare(self) -> None:
+        await self.build(force=False)
+        self._refill()
+
+    async def build(self, *, force: bool) -> None:
+        """Find the engine and see to it that the image is there and current.
+
+        `force` builds even where it is.
+
+        Raises:
+            LauncherUnavailable
+        """
+        async with self._preparing:
+            self._require_open()
+            try:
+                self._image = await self._current_image(force)
+            except LauncherUnavailable as error:
+                self._image = None
+                self._preparation = Preparation(
+                    ready=False, words="the sandbox is not available", error=str(error)
+                )
+                raise
+            self._preparation = Preparation(ready=True, words="ready", fraction=1.0)
+
+    async def _current_image(self, force: bool) -> str:
+        await self._engine.find()
+        tag = self._config.image
+        flavor = image_build.flavor_of(tag)
+        found = await self._engine.image_id(tag)
+        if flavor is None:
+            if found is None:
+                raise LauncherUnavailable(
+                    f"The sandbox image `{tag}` is not on this engine.",
+                    remedy="Pull it, or set `image` of `[sandbox]` to `lap-sandbox:core`.",
+                )
+            return found[0]
+        wanted = image_build.content_hash(flavor)
+        if found is not None and not force and found[1].get(image_build.HASH_LABEL) == wanted:
+            return found[0]
+        await self._build_image(tag, flavor)
+        found = await self._engine.image_id(tag)
+        if found is None:
+            raise LauncherUnavailable(f"The sandbox image `{tag}` was built but is not there.")
+        return found[0]
+
+    async def _build_image(self, tag: str, flavor: str) -> None:
+        progress = image_build.Progress()
+        self._progress = (progress, time.monotonic())
+        try:
+            request = await anyio.to_thread.run_sync(
+                image_build.request, tag, flavor, self._environ
+            )
+            await self._engine.build(request, progress.line)
+        except BuildFailed as error:
+            raise LauncherUnavailable(
+                f"The sandbox image could not be built ({progress.doing}): {error}",
+                remedy="See why with `lap-mcp sandbox build`. It needs Debian's package mirror "
+                "and PyPI; proxies are taken from HTTP_PROXY and HTTPS_PROXY.",
+            ) from None
+        finally:
+            self._progress = None
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise LauncherUnavailable("The launcher was closed.")
+
+    # -- sandboxes
+
+    async def open(
+        self, limits: Limits, *, labels: dict[str, str] | None = None
+    ) -> ContainerSandbox:
+        self._require_open()
+        _check(limits)
+        if len(self._sandboxes) + self._opening >= MAX_SANDBOXES:
+            raise LimitReached(f"{MAX_SANDBOXES} sandboxes are open already. Close some first.")
+        self._opening += 1
+        try:
+            taken = await self._take_warm(limits)
+            if taken is None:
+                taken = await self._start(limits, labels or {})
+        finally:
+            self._opening -= 1
+        if self._closed:
+            await taken.remove()
+            self._require_open()
+        sandbox = ContainerSandbox(
+            taken,
+            limits,
+            spawn=lambda: self._start(limits, labels or {}),
+            ended=self._sandboxes.discard,
+            was_oom=self._engine.oom_killed,
+        )
+        self._sandboxes.add(sandbox)
+        self._refill()
+        return sandbox
+
+    async def _take_warm(self, limits: Limits) -> Container | None:
+        """A waiting container of the same size that answers."""
+        for waiting in list(self._warm):
+            if not _same_size(waiting.limits, limits) or waiting not in self._warm:
+                continue
+            self._warm.remove(waiting)
+            if await container.is_well(waiting, WARM_PING_SECONDS):
+                return waiting
+            self._tasks.start(waiting.remove(), "remove a dead warm sandbox")
+        return None
+
+    async def _start(self, limits: Limits, labels: Mapping[str, str]) -> Container:
+        if self._image is None:
+            await self.build(force=False)
+        self._require_open()
+        facts = await self._engine.find()
+        assert self._image is not None
+        placement = Placement(
+            image=self._image,
+            runtime=self._config.runtime,
+            apparmor="apparmor" in facts.security,
+            small_uids=facts.small_uids,
+            labels=container.new_labels(
+                self._config.instance, owner.this_process(), owner.machine(), labels
+            ),
+        )
+        return await container.start(self._engine, self._tasks, limits, placement)
+
+    # -- the warm pool
+
+    def _refill(self) -> None:
+        if not self._refilling and not self._closed:
+            self._refilling = True
+            if self._tasks.start(self._fill(), "refill the warm pool") is None:
+                self._refilling = False
+
+    async def _fill(self) -> None:
+        """Start containers until the pool is full.  An engine that is down ends it; the next
+        `open` or `prepare` tries again."""
+        try:
+            self._warm = [waiting for waiting in self._warm if waiting.alive]
+            while len(self._warm) < self._config.warm and not self._closed:
+                self._warm.append(await self._start(self._config.limits, {}))
+        except LauncherUnavailable as error:
+            logger.warning("no warm sandbox: %s", error.message)
+        finally:
+            self._refilling = False
+
+    # -- looking after
+
+    async def preflight(self) -> Sequence[Check]:
+        try:
+            facts = await self._engine.find()
+        except LauncherUnavailable as error:
+            return [Check(name="engine", level="error", words=error.message, remedy=error.remedy)]
+        found = await self._engine.image_id(self._config.image)
+        return preflight.checks(facts, self._config, found)
+
+    async def reap(self) -> int:
+        own = {sandbox.container_id for sandbox in self._sandboxes}
+        own |= {waiting.id for waiting in self._warm}
+        count = 0
+        for found in await self._engine.containers(f"lap.instance={self._config.instance}"):
+            labels = found.labels
+            if labels.get("lap.managed") != "1" or found.id in own:
+                continue
+            there = labels.get("lap.machine", "")
+            # After a reboot nothing of before runs any more, whoever it belonged to.
+            stale = there != owner.machine() and not found.running
+            if stale or owner.is_dead(labels.get("lap.owner", ""), there):
+                await self._engine.remove(found.id)
+                count += 1
+        return count
+
+    async def aclose(self) -> None:
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as group:
+                for sandbox in list(self._sandboxes):
+                    group.start_soon(sandbox.close)
+                for waiting in self._warm:
+                    group.start_soon(waiting.remove)
+            self._warm.clear()
+            await self._tasks.aclose()
+            await self._engine.aclose()
+
+
+def _same_size(one: Limits, other: Limits) -> bool:
+    """The containers of both are alike; what is kept of output is not the container's matter."""
+
+    def size(limits: Limits) -> Limits:
+        plain = Limits()
+        return replace(
+            limits,
+            output_head=plain.output_head,
+            output_tail=plain.output_tail,
+            images=plain.images,
+            image_size=plain.image_size,
+            reported_files=plain.reported_files,
+        )
+
+    return size(one) == size(other)
+
+
+def _check(limits: Limits) -> None:
+    """
+    Raises:
+        LimitReached: they do not make sense together.
+    """
+    if limits.memory < MIN_MEMORY:
+        raise LimitReached(f"A sandbox needs at least {MIN_MEMORY >> 20} MiB of memory.")
+    if limits.disk + limits.tmp >= limits.memory:
+        raise LimitReached("Files count against memory: `disk` + `tmp` must be less than it.")
+    if limits.pids < 8 or limits.cpus <= 0:
+        raise LimitReached("A sandbox needs at least 8 processes and some CPU.")

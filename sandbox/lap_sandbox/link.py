@@ -1,0 +1,222 @@
+"""Frames over the attached stdio of one container.  Knows neither the engine nor executions."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+
+from lap_sandbox.errors import FrameError, SandboxGone
+from lap_sandbox.runner import wire
+from lap_sandbox.runner.wire import Frame, Kind
+
+WRITE_SECONDS = 30.0
+_RECEIVE = 256 * 1024
+_STDERR_KEPT = 4096
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+_MULTIPLEX = struct.Struct("!BxxxI")
+"""Header of the engine's attach stream without a terminal: stream (1 stdout, 2 stderr), length.
+Source: Docker Engine API, ContainerAttach, "Stream format"."""
+
+OnFrame = Callable[[Frame], None]
+"""Called for each frame of a request.  May raise `FrameError`; the link then closes."""
+
+
+class Demultiplexer:
+    """Takes stdout out of the engine's attach stream; keeps the end of stderr."""
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._stream = 0
+        self._left = 0
+        self.stderr = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Pieces of stdout in `data`."""
+        pieces: list[bytes] = []
+        position = 0
+        while position < len(data):
+            if self._left == 0:
+                wanted = _MULTIPLEX.size - len(self._header)
+                self._header += data[position : position + wanted]
+                position += wanted
+                if len(self._header) == _MULTIPLEX.size:
+                    self._stream, self._left = _MULTIPLEX.unpack(self._header)
+                    self._header = b""
+                continue
+            piece = data[position : position + self._left]
+            position += len(piece)
+            self._left -= len(piece)
+            if self._stream == 1:
+                pieces.append(piece)
+            else:
+                self.stderr = (self.stderr + piece)[-_STDERR_KEPT:]
+        return pieces
+
+
+class Link:
+    """Sends requests and hands each frame that comes back to the request with its id.
+
+    `run` must be kept running by whoever owns the link; it ends when the link is closed.
+    """
+
+    def __init__(self, connection: socket.socket, *, keep: object = None) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._keep = keep
+        self._demultiplexer = Demultiplexer()
+        self._decoder = wire.Decoder()
+        self._handlers: dict[int, OnFrame] = {}
+        self._next_id = 1
+        self._writing = anyio.Lock()
+        self._ended: list[Callable[[], None]] = []
+        self.open = True
+        self.error: FrameError | None = None
+        self.received = 0
+        """Bytes so far; a watcher sees by it whether anything came."""
+
+    @property
+    def stderr(self) -> str:
+        """The last words of the supervisor."""
+        return self._demultiplexer.stderr.decode("utf-8", "replace")
+
+    def on_end(self, call: Callable[[], None]) -> None:
+        """Call `call` when the link ends, at once where it has ended."""
+        self._ended.append(call)
+        if not self.open:
+            call()
+
+    def off_end(self, call: Callable[[], None]) -> None:
+        self._ended.remove(call)
+
+    def expect(self, handler: OnFrame, *, id: int | None = None) -> int:
+        """Hand frames with a new id to `handler` until `forget`."""
+        if id is None:
+            id = self._next_id
+            self._next_id += 1
+        self._handlers[id] = handler
+        return id
+
+    def forget(self, id: int) -> None:
+        self._handlers.pop(id, None)
+
+    async def run(self) -> None:
+        """Read until the link ends."""
+        try:
+            while self.open:
+                data = await self._receive()
+                if not data:
+                    return
+                self.received += len(data)
+                for piece in self._demultiplexer.feed(data):
+                    for frame in self._decoder.feed(piece):
+                        self._dispatch(frame)
+        except (wire.WireError, FrameError) as error:
+            self.error = FrameError(f"The sandbox sent what it must not: {error}")
+        except (OSError, anyio.ClosedResourceError):
+            return
+        finally:
+            self.close()
+
+    async def _receive(self) -> bytes:
+        while True:
+            try:
+                return self._socket.recv(_RECEIVE)
+            except _WOULD_BLOCK:
+                await anyio.wait_readable(self._socket)
+
+    def _dispatch(self, frame: Frame) -> None:
+        handler = self._handlers.get(frame.id)
+        if handler is not None:
+            handler(frame)
+        elif frame.id >= self._next_id:
+            raise FrameError(f"a frame for request {frame.id}, which was never made")
+
+    async def send(self, data: bytes) -> None:
+        """Write `data`, as a whole.
+
+        Raises:
+            SandboxGone: the link has ended, or takes nothing for `WRITE_SECONDS`.
+        """
+        if not self.open:
+            raise SandboxGone("The sandbox has ended.")
+        try:
+            with anyio.fail_after(WRITE_SECONDS):
+                async with self._writing:
+                    await self._write(data)
+        except (OSError, ValueError, TimeoutError, anyio.ClosedResourceError) as error:
+            self.close()
+            raise SandboxGone(f"The sandbox does not answer any more ({error}).") from None
+
+    async def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                try:
+                    view = view[self._socket.send(view) :]
+                except _WOULD_BLOCK:
+                    await anyio.wait_writable(self._socket)
+        except anyio.get_cancelled_exc_class():
+            if len(view) < len(data):  # half a frame is on its way: the stream is of no use now
+                self.close()
+            raise
+
+    async def request(
+        self,
+        kind: Kind,
+        header: Mapping[str, Any] | None = None,
+        *,
+        deadline: float,
+    ) -> Frame:
+        """Send one frame and wait for its `REPLY` or `FAIL`.
+
+        Raises:
+            SandboxGone: it ended, or did not answer within `deadline` seconds.
+        """
+        answers: list[Frame] = []
+        answered = anyio.Event()
+
+        def on_frame(frame: Frame) -> None:
+            answers.append(frame)
+            answered.set()
+
+        id = self.expect(on_frame)
+        self.on_end(answered.set)
+        try:
+            await self.send(wire.encode(kind, id, header))
+            with anyio.move_on_after(deadline):
+                await answered.wait()
+        finally:
+            self.off_end(answered.set)
+            self.forget(id)
+        if not answers:
+            raise SandboxGone("The sandbox does not answer.")
+        return answers[0]
+
+    async def ping(self, deadline: float) -> None:
+        """
+        Raises:
+            SandboxGone
+        """
+        await self.request(Kind.PING, deadline=deadline)
+
+    def close(self) -> None:
+        """End it; the container sees the end of its input and stops."""
+        if not self.open:
+            return
+        self.open = False
+        # A waiting reader or writer is woken by this; closing alone would leave it waiting.
+        try:
+            anyio.notify_closing(self._socket)
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._socket.close()
+        self._keep = None
+        for call in self._ended:
+            call()

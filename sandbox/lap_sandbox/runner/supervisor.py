@@ -1,0 +1,372 @@
+"""PID 1 of a sandbox: speaks with the host, keeps a worker, and ends everything else.
+
+One thread, one `selectors` loop, standard library only.  It trusts the host; it trusts neither
+the worker nor anything in /mnt/data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from lap_sandbox.runner import processes, wire
+from lap_sandbox.runner.execution import Running
+from lap_sandbox.runner.requests import Requests
+from lap_sandbox.runner.wire import Kind
+
+HOST_IN, HOST_OUT = 0, 1
+HIGH_WATER = 1024 * 1024
+"""Bytes waiting for the host beyond which worker and file reads pause; streams are drained on."""
+IDLE_STOP = 60.0
+"""Seconds without a request after which everything but this process is stopped."""
+MAX_FAILURES = 5
+"""Zygotes and workers in a row that end before they are ready."""
+
+
+class Supervisor:
+    def __init__(self, root: str) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._decoder = wire.Decoder()
+        self._out = bytearray()
+        self._requests = Requests(root, self.send)
+        self._running: Running | None = None
+        self._next: tuple[wire.Frame, bytearray] | None = None
+        self._queued: tuple[wire.Frame, bytes] | None = None
+        self._worker_pid = 0
+        self._channel: socket.socket | None = None
+        self._worker_decoder = wire.Decoder()
+        self._streams: dict[Kind, int] = {}
+        self._lost = ""
+        self._announced = False
+        self._stopped = False
+        self._failures = 0
+        self._last = time.monotonic()
+        self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        self._watch(self._wake_read, self._on_children)
+        self._watch(HOST_IN, self._on_host)
+        self._zygote: processes.Zygote
+        self._start_zygote()
+
+    # -- the loop
+
+    def serve(self) -> NoReturn:
+        while True:
+            self._requests.pump(HIGH_WATER - len(self._out))
+            for key, _ in self._selector.select(self._patience()):
+                key.data()
+            self._flush()
+            self._pause_or_resume()
+
+    def _patience(self) -> float | None:
+        if self._requests.busy and len(self._out) < HIGH_WATER:
+            return 0
+        if self._running is not None or self._stopped:
+            return None
+        left = self._last + IDLE_STOP - time.monotonic()
+        if left <= 0 and self._worker_pid:
+            self._stopped = True
+            processes.signal_all(signal.SIGSTOP)
+            return None
+        return max(left, 0.05)
+
+    def _watch(self, fd: int, call: Callable[[], None]) -> None:
+        os.set_blocking(fd, False)
+        self._selector.register(fd, selectors.EVENT_READ, call)
+
+    def _unwatch(self, fd: int) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(fd)
+
+    # -- the host
+
+    def send(
+        self, kind: Kind, id: int, header: dict[str, object] | None = None, body: bytes = b""
+    ) -> None:
+        self._out += wire.encode(kind, id, header, body)
+
+    def _flush(self) -> None:
+        while self._out:
+            try:
+                written = os.write(HOST_OUT, self._out[: wire.CHUNK])
+            except BlockingIOError:
+                break
+            except OSError:
+                os._exit(0)
+            del self._out[:written]
+        watched = HOST_OUT in self._selector.get_map()
+        if self._out and not watched:
+            self._selector.register(HOST_OUT, selectors.EVENT_WRITE, lambda: None)
+        elif not self._out and watched:
+            self._selector.unregister(HOST_OUT)
+
+    def _pause_or_resume(self) -> None:
+        """Stop reading rich outputs while the host does not keep up."""
+        channel = self._channel
+        if channel is None:
+            return
+        watched = channel.fileno() in self._selector.get_map()
+        if len(self._out) > HIGH_WATER and watched:
+            self._unwatch(channel.fileno())
+        elif len(self._out) <= HIGH_WATER and not watched:
+            self._watch(channel.fileno(), self._on_worker)
+
+    def _on_host(self) -> None:
+        try:
+            data = os.read(HOST_IN, wire.CHUNK)
+        except BlockingIOError:
+            return
+        if not data:  # the host is gone: so is everything here
+            os._exit(0)
+        try:
+            frames = self._decoder.feed(data)
+        except wire.WireError as error:
+            print(f"supervisor: {error}", file=sys.stderr)  # noqa: T201
+            os._exit(65)
+        for frame in frames:
+            self._on_frame(frame)
+
+    def _on_frame(self, frame: wire.Frame) -> None:
+        self._last = time.monotonic()
+        if self._stopped:
+            self._stopped = False
+            processes.signal_all(signal.SIGCONT)
+        if frame.kind == Kind.EXECUTE:
+            self._next = (frame, bytearray())
+        elif frame.kind == Kind.INTERRUPT:
+            self._interrupt()
+        elif frame.kind == Kind.KILL:
+            self._replace_worker("killed")
+            self.send(Kind.REPLY, frame.id)
+        elif self._next is not None and frame.id == self._next[0].id:
+            self._on_code(frame)
+        else:
+            self._requests.handle(frame)
+
+    def _on_code(self, frame: wire.Frame) -> None:
+        assert self._next is not None
+        if frame.kind == Kind.DATA:
+            self._next[1].extend(frame.body)
+        elif frame.kind == Kind.END:
+            self._queued = (self._next[0], bytes(self._next[1]))
+            self._next = None
+            self._begin()
+
+    # -- executions
+
+    def _begin(self) -> None:
+        """Hand the waiting code to the worker, if there is one."""
+        if self._queued is None or not self._worker_pid or self._channel is None:
+            return
+        frame, code = self._queued
+        self._queued = None
+        self._running = Running(frame, lost=self._lost)
+        self._lost = ""
+        for kind in self._streams:
+            self._drain(kind)
+        data = wire.encode(Kind.EXECUTE, frame.id, dict(frame.header))
+        for start in range(0, len(code), wire.CHUNK):
+            data += wire.encode(Kind.DATA, frame.id, None, code[start : start + wire.CHUNK])
+        data += wire.encode(Kind.END, frame.id)
+        # The worker waits for exactly this, so blocking is short; one that does not read dies.
+        self._channel.settimeout(2.0)
+        try:
+            self._channel.sendall(data)
+        except OSError:
+            self._replace_worker("died")
+            return
+        self._channel.setblocking(False)
+
+    def _interrupt(self) -> None:
+        if self._queued is not None:
+            frame, _ = self._queued
+            self._queued = None
+            self.send(Kind.DONE, frame.id, {"status": "interrupted", "interrupted": True})
+        elif self._running is not None and self._worker_pid:
+            self._running.interrupted = True
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._worker_pid, signal.SIGINT)
+
+    def _on_stream(self, kind: Kind) -> None:
+        """One read, so that a flood on one stream starves nothing else."""
+        self._read_stream(kind)
+
+    def _drain(self, kind: Kind) -> None:
+        """Everything that is in the pipe now."""
+        for _ in range(64):
+            if not self._read_stream(kind):
+                return
+
+    def _read_stream(self, kind: Kind) -> bool:
+        fd = self._streams.get(kind)
+        if fd is None:
+            return False
+        try:
+            data = os.read(fd, wire.CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._unwatch(fd)
+            os.close(fd)
+            del self._streams[kind]
+            return False
+        running = self._running
+        if running is not None and (head := running.feed(kind, data)):
+            self.send(kind, running.id, None, head)
+        return True
+
+    def _on_worker(self) -> None:
+        if self._channel is None:  # dropped in this round of the loop
+            return
+        try:
+            data = self._channel.recv(wire.CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._on_worker_gone()
+            return
+        try:
+            for frame in self._worker_decoder.feed(data):
+                self._on_worker_frame(frame)
+        except wire.WireError:
+            self._replace_worker("died")
+
+    def _on_worker_gone(self) -> None:
+        """Its channel is closed.  A worker that was ready is reported by its exit status."""
+        assert self._channel is not None
+        self._unwatch(self._channel.fileno())
+        if self._worker_pid:
+            return
+        self._count_failure(True)
+        self._replace_worker("died")
+
+    def _count_failure(self, failed: bool) -> None:
+        self._failures += failed
+        if self._failures > MAX_FAILURES:
+            os._exit(70)  # the host replaces the container
+
+    def _on_worker_frame(self, frame: wire.Frame) -> None:
+        if frame.kind == Kind.READY and not self._worker_pid:
+            self._on_worker_ready(frame)
+            return
+        running = self._running
+        if running is None or frame.id != running.id:
+            return  # a cell's thread talks out of turn: nobody waits for it
+        if frame.kind == Kind.DONE:
+            self._finish(running, dict(frame.header))
+        elif running.admit(frame):
+            self.send(Kind(frame.kind), frame.id, dict(frame.header), frame.body)
+
+    def _on_worker_ready(self, frame: wire.Frame) -> None:
+        # Its first frame, sent before it saw any of the user's code.
+        self._worker_pid = int(frame.header["pid"])
+        self._failures = 0
+        if not self._announced:
+            self._announced = True
+            version = ".".join(map(str, sys.version_info[:3]))
+            self.send(Kind.READY, 0, {"protocol": wire.PROTOCOL, "python": version})
+        self._begin()
+
+    def _finish(self, running: Running, header: dict[str, object]) -> None:
+        for kind in list(self._streams):
+            self._drain(kind)
+        for kind in (Kind.STDOUT, Kind.STDERR):
+            tail = running.streams[kind].take_tail()
+            for start in range(0, len(tail), wire.CHUNK):
+                self.send(kind, running.id, {"tail": True}, tail[start : start + wire.CHUNK])
+        files, more = self._requests.changed(running.files)
+        self.send(Kind.DONE, running.id, running.summary(header, files, more))
+        self._running = None
+        self._last = time.monotonic()
+
+    # -- processes
+
+    def _start_zygote(self) -> None:
+        self._zygote = processes.Zygote()
+        self._watch(self._zygote.control.fileno(), self._on_zygote)
+
+    def _on_zygote(self) -> None:
+        try:
+            data = self._zygote.control.recv(16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._unwatch(self._zygote.control.fileno())
+            return
+        self._zygote.ready = True
+        if self._channel is None:
+            self._order_worker()
+
+    def _order_worker(self) -> None:
+        if not self._zygote.ready:
+            return
+        try:
+            channel, out, error = self._zygote.order_worker()
+        except OSError:  # it died: noticed as a child that ended
+            return
+        self._channel = channel
+        self._worker_decoder = wire.Decoder()
+        self._streams = {Kind.STDOUT: out, Kind.STDERR: error}
+        self._watch(channel.fileno(), self._on_worker)
+        self._watch(out, lambda: self._on_stream(Kind.STDOUT))
+        self._watch(error, lambda: self._on_stream(Kind.STDERR))
+
+    def _replace_worker(self, status: str, how: dict[str, object] | None = None) -> None:
+        """End every process but this and the zygote, tell the host, have a fresh worker."""
+        self._worker_pid = 0
+        processes.kill_tree(self._zygote.pid)
+        running = self._running
+        if running is not None:
+            self._finish(running, {"status": status, "state_lost": True, **(how or {})})
+        elif status == "died":
+            self._lost = "died"
+        self._drop_worker()
+        self._on_children()
+        self._order_worker()
+
+    def _drop_worker(self) -> None:
+        if self._channel is not None:
+            self._unwatch(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+        for fd in self._streams.values():
+            self._unwatch(fd)
+            os.close(fd)
+        self._streams = {}
+
+    def _on_children(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        ended = processes.reap_all(spare=self._zygote.pid)
+        if self._zygote.pid in ended:
+            self._count_failure(not self._zygote.ready)
+            self._unwatch(self._zygote.control.fileno())
+            self._zygote.end()
+            self._start_zygote()
+            if not self._worker_pid:
+                self._drop_worker()
+        if self._worker_pid in ended:
+            status = ended[self._worker_pid]
+            code = os.waitstatus_to_exitcode(status)
+            self._replace_worker("died", {"exit": code})
+
+
+def main() -> NoReturn:
+    """Become PID 1 of a sandbox whose files are in /mnt/data."""
+    processes.make_dumpable(False)
+    os.environ.setdefault("MPLCONFIGDIR", "/tmp/.matplotlib")
+    Supervisor("/mnt/data").serve()
