@@ -10,28 +10,25 @@ import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, ClassVar
-from urllib.parse import urljoin
 
 import anyio
 from pydantic import Field
 
 from lap_runtimes.a2a_client import Card, Json, Peer
 from lap_runtimes.a2a_fold import INTERRUPTED, TaskFold
-from lap_runtimes.a2a_parts import FileLink
 from lap_runtimes.base import (
     AgentInfo,
     Answer,
     Answers,
     Capabilities,
     Event,
-    File,
-    Message,
     Prompt,
     Ref,
     Turn,
 )
 from lap_runtimes.config import HTTPRuntimeConfig
-from lap_runtimes.errors import Rejected, RuntimeFailure, Unsupported
+from lap_runtimes.errors import Rejected, Unsupported
+from lap_runtimes.files import fetched
 from lap_runtimes.http import HTTP
 from lap_runtimes.http_errors import clean
 
@@ -147,7 +144,7 @@ class A2ARuntime:
         async with aclosing(responses):
             async for response in responses:
                 for event in fold.feed(response):
-                    yield await self._with_bytes(event)
+                    yield await fetched(self._http, event)
                 if fold.finished or fold.wants_task:
                     break
         if fold.finished or (peer.card.streams and not fold.wants_task):
@@ -182,7 +179,7 @@ class A2ARuntime:
 
     async def _again(self, peer: Peer, fold: TaskFold) -> AsyncGenerator[Event, None]:
         for event in fold.feed({"task": await peer.look(fold.task_id)}):
-            yield await self._with_bytes(event)
+            yield await fetched(self._http, event)
         if fold.finished:
             return
         if not peer.card.streams:
@@ -204,28 +201,10 @@ class A2ARuntime:
     async def _polled(self, peer: Peer, fold: TaskFold) -> AsyncGenerator[Event, None]:
         while True:
             for event in fold.feed({"task": await peer.look(fold.task_id)}):
-                yield await self._with_bytes(event)
+                yield await fetched(self._http, event)
             if fold.finished:
                 return
             await anyio.sleep(self._config.poll_interval)
-
-    async def _with_bytes(self, event: Event) -> Event:
-        """The event; a link, followed: as the file, or as words that say why not."""
-        if not isinstance(event, FileLink):
-            return event
-        try:
-            url = urljoin(f"{self._http.base}/", event.url)
-            got = await self._http.download(url, whence=f"the agent's file {event.name}")
-        except RuntimeFailure as exc:
-            text = f"{event.name}: {event.url} (not fetched: {exc.message})"
-            return Message(id=event.id, message_id=event.file_id, text=text)
-        return File(
-            id=event.id,
-            file_id=event.file_id,
-            name=event.name,
-            media_type=event.media_type or got.media_type,
-            data=got.data,
-        )
 
     # The card
 

@@ -8,26 +8,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from lap_runtimes.base import MAX_FILE_BYTES, Event, File, Message
 from lap_runtimes.errors import ProtocolError
-from lap_runtimes.files import plain_name
+from lap_runtimes.files import FileLink, plain_name
 
 Json = Mapping[str, Any]
 
 MAX_ID = 512
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileLink(Event):
-    """A file that the agent left at an address; the adapter fetches it and yields a `File`."""
-
-    file_id: str
-    name: str
-    media_type: str
-    url: str
 
 
 def mapping(value: Any) -> Json:
@@ -98,7 +87,7 @@ def _bytes(raw: Any) -> bytes:
 
 
 def file_event(part: Json, file_id: str, artifact_name: str) -> Event:
-    media_type = str(part.get("mediaType", "")) or "application/octet-stream"
+    media_type = str(part.get("mediaType", ""))
     name = plain_name(
         str(part.get("filename", "")), fallback=plain_name(artifact_name, fallback="file"),
         media_type=media_type,
@@ -118,7 +107,11 @@ def file_event(part: Json, file_id: str, artifact_name: str) -> Event:
         text = f"{name} is {len(data)} bytes; files over {MAX_FILE_BYTES} are not carried."
         return Message(id=f"{file_id}/{mark}", message_id=file_id, text=text)
     return File(
-        id=f"{file_id}/{mark}", file_id=file_id, name=name, media_type=media_type, data=data
+        id=f"{file_id}/{mark}",
+        file_id=file_id,
+        name=name,
+        media_type=media_type or "application/octet-stream",
+        data=data,
     )
 
 

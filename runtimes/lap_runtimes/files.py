@@ -1,16 +1,56 @@
-"""Names for files whose name a runtime chose: it is text from outside, and becomes a path later."""
+"""Files that a runtime made: names that are safe to use, and links that are followed."""
 
 from __future__ import annotations
 
 import mimetypes
 import unicodedata
+from dataclasses import dataclass
+
+from lap_runtimes.base import Event, File, Message
+from lap_runtimes.errors import RuntimeFailure
+from lap_runtimes.http import HTTP
 
 _MAX_NAME = 120
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileLink(Event):
+    """A file that is still at its runtime.  Never leaves an adapter: `fetched` makes a `File`."""
+
+    file_id: str
+    name: str
+    media_type: str
+    """Empty: as it is served."""
+    url: str
+    """Absolute, or below the runtime's own address."""
+
+
+async def fetched(http: HTTP, event: Event) -> Event:
+    """The event; a link, followed: as the file, or as words that say why it was not."""
+    if not isinstance(event, FileLink):
+        return event
+    try:
+        got = await http.download(http.url(event.url), whence=f"the agent's file {event.name}")
+    except RuntimeFailure as exc:
+        text = f"{event.name}: {event.url} (not fetched: {exc.message})"
+        return Message(
+            id=event.id, ref=event.ref, cursor=event.cursor, message_id=event.file_id, text=text
+        )
+    return File(
+        id=event.id,
+        ref=event.ref,
+        cursor=event.cursor,
+        file_id=event.file_id,
+        name=event.name,
+        media_type=event.media_type or got.media_type,
+        data=got.data,
+    )
+
+
 def plain_name(name: str, *, fallback: str, media_type: str = "") -> str:
-    """A plain file name: the last component, without control, format (bidirectional, zero-width)
-    or reserved characters, without a leading dot, at most 120 characters."""
+    """A name that is safe as a path component, of a name that is text from outside: the last
+    component, without control, format (bidirectional, zero-width) or reserved characters, without
+    a leading dot, at most 120 characters."""
     last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     kept = "".join(c for c in last if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*')
     kept = kept.strip().lstrip(".").strip()
