@@ -8,6 +8,7 @@ What it leans on, and why:
 - `create_initialization_options`: the HTTP manager calls it without arguments, which would
   declare `listChanged: false`;
 - a `dict` with its own `resultType` passes the modern wire unchanged: results of extensions;
+- `StreamableHTTPSessionManager._server_instances`, to end standing streams at shutdown;
 - `AuthenticatedUser` in the ASGI scope binds a handshake-era HTTP session to its principal.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,12 +27,15 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from mcp.types import HEADER_MISMATCH, INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY
+from starlette.types import Receive, Scope, Send
 
 from lap_mcp.model import LOCAL, Principal
 
+from .event_store import BoundedEventStore
 from .toolset import Caller
 
 Ctx = ServerRequestContext[Any, Any]
@@ -205,3 +210,32 @@ def resource_not_found(ctx: Ctx, uri: str, message: str) -> MCPError:
 
 def wants_progress(ctx: Ctx) -> bool:
     return bool(ctx.meta and ctx.meta.get("progress_token") is not None)
+
+
+class HttpSessions:
+    """The SDK's streamable HTTP endpoint for one server, without its own Host, Origin and key
+    checks: those are made before a request gets here, for all routes alike."""
+
+    def __init__(self, server: LapServer, *, max_body: int, retry_ms: int | None) -> None:
+        self._manager = StreamableHTTPSessionManager(
+            app=server,
+            event_store=BoundedEventStore(),
+            retry_interval=retry_ms,
+            max_request_body_size=max_body,
+        )
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        return self._manager.run()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._manager.handle_request(scope, receive, send)
+
+    @property
+    def count(self) -> int:
+        """Open handshake-era sessions."""
+        return len(self._manager._server_instances)
+
+    async def end(self) -> None:
+        """End the handshake-era sessions, and so their standing streams."""
+        for transport in list(self._manager._server_instances.values()):
+            await transport.terminate()
