@@ -1,14 +1,134 @@
-"""The MCP face on stdin and stdout of this process, for one client."""
+"""The MCP face on stdin and stdout of this process, for one client.
+
+The protocol runs on private copies of both descriptors.  What a library prints goes to stderr,
+what a child reads is empty, and a read that blocks never holds up the end of the process.
+"""
 
 from __future__ import annotations
 
-from mcp.server.stdio import stdio_server
+import asyncio
+import os
+import select
+import sys
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio.to_thread
 
 from .face import Face
 
+_AHEAD: Final = 64
+"""Lines that are read before they are asked for."""
+_ATOMIC: Final = select.PIPE_BUF
 
-async def run_stdio(face: Face) -> None:
-    """Serve until stdin ends.  Meanwhile file descriptor 1 is stderr: what a library prints does
-    not get into the protocol."""
-    async with face.running(), stdio_server() as (read, write):
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The descriptors of the protocol."""
+
+    read: int
+    write: int
+
+
+@contextmanager
+def claimed() -> Iterator[Wire]:
+    """Take stdin and stdout for the protocol: descriptor 0 is empty, 1 is stderr, until the end.
+
+    To be entered before anything may print."""
+    wire = Wire(os.dup(0), os.dup(1))
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    os.dup2(2, 1)
+    try:
+        yield wire
+    finally:
+        sys.stdout.flush()  # what was printed and not yet written belongs to stderr too
+        os.dup2(wire.read, 0)
+        os.dup2(wire.write, 1)
+        os.close(wire.write)
+        # `read` stays open: the reader may still block on it, and its number must not be reused.
+
+
+class _Lines:
+    """Lines of a descriptor, read by a daemon thread so that waiting can be cancelled."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lines: deque[str] = deque()
+        self._room = threading.Semaphore(_AHEAD)
+        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._ended = False
+        threading.Thread(target=self._read, name="stdin", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            with os.fdopen(self._fd, encoding="utf-8", errors="replace", closefd=False) as file:
+                for line in file:
+                    self._room.acquire()
+                    self._loop.call_soon_threadsafe(self._put, line)
+            self._loop.call_soon_threadsafe(self._end)
+        except (OSError, RuntimeError):  # the descriptor broke, or the loop ended meanwhile
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._end)
+
+    def _put(self, line: str) -> None:
+        self._lines.append(line)
+        self._news.set()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._news.set()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while True:
+            while self._lines:
+                self._room.release()
+                yield self._lines.popleft()
+            if self._ended:
+                return
+            self._news.clear()
+            await self._news.wait()
+
+
+class _Writer:
+    """Writes to a descriptor: at once where the pipe has room, else in a thread."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    async def write(self, text: str) -> None:
+        data = text.encode("utf-8", "replace")
+        if len(data) <= _ATOMIC and any(what & select.POLLOUT for _, what in self._poll.poll(0)):
+            data = data[os.write(self._fd, data) :]
+        if data:
+            await anyio.to_thread.run_sync(self._write_all, data, abandon_on_cancel=True)
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    async def flush(self) -> None:
+        """Nothing is buffered."""
+
+
+async def run_stdio(face: Face, wire: Wire | None = None) -> None:
+    """Serve until stdin ends.  `wire`: descriptors that were claimed before."""
+    if wire is None:
+        with claimed() as taken:
+            await run_stdio(face, taken)
+        return
+    from mcp.server.stdio import stdio_server
+
+    stdin: Any = _Lines(wire.read)
+    stdout: Any = _Writer(wire.write)
+    async with face.running(), stdio_server(stdin, stdout) as (read, write):
         await face.server.run(read, write, face.server.create_initialization_options())

@@ -15,7 +15,7 @@ from lap_mcp.control.services import Services
 from lap_mcp.mcp_server import sdk
 from lap_mcp.mcp_server.results import text_result
 from lap_mcp.mcp_server.tasks import TaskRecord
-from lap_mcp.mcp_server.toolset import Call, Caller, Toolset, ToolResult
+from lap_mcp.mcp_server.toolset import Call, Caller, ToolResult, Toolset
 from tests.conformance import content
 
 Handler = Callable[[Call, Mapping[str, Any]], Awaitable[ToolResult]]

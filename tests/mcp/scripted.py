@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectSendStream
 from lap_sandbox.base import Execution, FileInfo, Output, Preparation
 
@@ -87,13 +88,13 @@ class Stage:
                 text=text,
             ),
         )
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
 
     async def message(self, text: str, data: Any = None) -> None:
         self.room.open_text = ""
         payload = {"id": "m", "text": text} | ({} if data is None else {"data": data})
         self.sessions.append(self.room, self.turn_id, "agent.message", payload)
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
 
     async def file(self, name: str, media_type: str, data: bytes) -> None:
         stored = SessionFile(
@@ -322,12 +323,13 @@ class ScriptedSessions:
     ) -> Turn:
         room = self._room(principal, session_id)
         with anyio.move_on_after(timeout):
-            while (turn := await self.turn(principal, session_id, turn_id)).outcome in (
-                "running",
-                "queued",
-            ):
+            while self._outcome(room, turn_id) in ("running", "queued"):
                 await room.changed.wait()
         return await self.turn(principal, session_id, turn_id)
+
+    @staticmethod
+    def _outcome(room: Room, turn_id: str) -> str:
+        return next(turn.outcome for turn in room.turns if turn.id == turn_id)
 
     async def answer_text(self, principal: Principal, session_id: str, turn_id: str) -> str:
         room = self._room(principal, session_id)
