@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -63,9 +63,9 @@ def accept(connection: Connection, prompted: Prompted, limits: SessionLimits) ->
     if waiting and prompted.steer:
         return Decision(kind="steer", session=session, turn=waiting[0][0])
     _limits(connection, session, prompted, limits, waiting=len(waiting))
-    turn = turns.insert(connection, session, prompted.new, prompted.now)
-    for file in prompted.files:
-        file_store.add(connection, file)
+    turn = turns.insert(
+        connection, session, _with_files(connection, session, prompted), prompted.now
+    )
     if waiting:
         return Decision(kind="queued", session=session, turn=turn)
     lease = leases.take(connection, session.id, prompted.owner, prompted.now, prompted.dead)
@@ -109,6 +109,18 @@ def _session(connection: Connection, prompted: Prompted) -> Session:
             remedy="Leave the session out to begin a new one.",
         )
     return session
+
+
+def _with_files(connection: Connection, session: Session, prompted: Prompted) -> NewTurn:
+    """Keep the prompt's files with the session; the turn knows them by their names there."""
+    kept = [
+        file_store.add(connection, replace(file, session_id=session.id)) for file in prompted.files
+    ]
+    entries = [
+        {**entry, "kept_as": file.name}
+        for entry, file in zip(prompted.new.files, kept, strict=True)
+    ]
+    return replace(prompted.new, files=entries)
 
 
 def _answers(connection: Connection, session: Session, turn: Turn) -> Decision:

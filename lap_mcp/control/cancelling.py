@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import anyio
 from lap_runtimes.errors import RuntimeFailure
@@ -23,7 +24,12 @@ _PATIENCE = 2.5
 """Times `cancel_wait` that another process has."""
 
 
-async def cancel(engine: Engine, runners: Runners, session_id: str) -> None:
+Outcome = Literal["cancelled", "expired"]
+
+
+async def cancel(
+    engine: Engine, runners: Runners, session_id: str, outcome: Outcome = "cancelled"
+) -> None:
     """End the running or waiting turn and drop the queued ones.  Nothing runs: no effect.
 
     Raises:
@@ -32,13 +38,13 @@ async def cancel(engine: Engine, runners: Runners, session_id: str) -> None:
     await _drop_queue(engine, session_id)
     runner = runners.find(session_id)
     if runner is not None:
-        await directing.cancel(runner)
+        await directing.cancel(runner, outcome)
         return
     if not await _busy(engine, session_id):
         return
     lease = await runners.seize(session_id)
     if lease is not None:
-        await _without_driver(engine, lease)
+        await _without_driver(engine, lease, outcome)
         return
     await runners.tell(session_id, "cancel", {})
 
@@ -66,12 +72,13 @@ async def _busy(engine: Engine, session_id: str) -> bool:
     )
 
 
-async def _without_driver(engine: Engine, lease: Lease) -> None:
+async def _without_driver(engine: Engine, lease: Lease, outcome: Outcome) -> None:
     """A turn that waits for answers, or whose process died: we hold its lease now."""
     session = await engine.database.read(
         lambda connection: turn_store.find_session(connection, None, lease.session_id)
     )
-    note = await _tell_runtime(engine, session.agent, dict(session.ref))
+    note = "" if outcome == "cancelled" else "Nobody answered its question in time. "
+    note += await _tell_runtime(engine, session.agent, dict(session.ref))
     now = engine.clock.now()
 
     def query(connection: Connection) -> Sequence[StoredEvent]:
@@ -87,8 +94,8 @@ async def _without_driver(engine: Engine, lease: Lease) -> None:
                 connection,
                 lease,
                 turn.id,
-                outcome="cancelled",
-                error=note or None,
+                outcome=outcome,
+                error=note.strip() or None,
                 closing=closing,
                 gone=False,
                 now=now,

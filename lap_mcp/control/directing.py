@@ -6,7 +6,7 @@ These run in the process that drives the session.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from lap_runtimes import base
@@ -26,14 +26,14 @@ _REF_WAIT = 2.0
 """Seconds that a turn which has only just started has to say how it can be cancelled."""
 
 
-async def cancel(runner: Runner) -> None:
+async def cancel(runner: Runner, outcome: Literal["cancelled", "expired"] = "cancelled") -> None:
     """End the runner's current turn: the runtime's verb first, our side in any case."""
     wait = runner.engine.limits.cancel_wait
-    if runner.cancelling:
+    if runner.ending:
         await _ended(runner, wait * 2)
         return
     turn_id = runner.turn_id
-    runner.cancelling = True
+    runner.ending = outcome
     await runner.leased.append([NewEvent(type="user.interrupt", payload={})])
     if runner.runtime is not None and runner.runtime.capabilities.cancel == "remote":
         await until(lambda: bool(runner.intake.ref) or runner.ended.is_set(), _REF_WAIT)
@@ -62,9 +62,14 @@ async def answer_in_stream(
         Conflict: answered meanwhile.
         Unavailable: the runtime did not take it; the question stays open.
     """
+    async with runner.leased.order:
+        await _pass_on(runner, base.Answer(question_id=question["native_id"], **answer))
+        await _note(runner, question, answer, by)
+
+
+async def _pass_on(runner: Runner, given: base.Answer) -> None:
     if runner.runtime is None:
         raise Conflict("The turn has only just been taken over; try again in a second.")
-    given = base.Answer(question_id=question["native_id"], **answer)
     try:
         with anyio.fail_after(runner.engine.limits.cancel_wait):
             await runner.runtime.answer(runner.intake.ref, given)
@@ -74,6 +79,11 @@ async def answer_in_stream(
         raise Unavailable(
             "The runtime did not take the answer in time.", remedy="The question is still open."
         ) from error
+
+
+async def _note(
+    runner: Runner, question: Mapping[str, Any], answer: Mapping[str, Any], by: str
+) -> None:
     leased = runner.leased
 
     def query(connection: Connection) -> Sequence[StoredEvent]:

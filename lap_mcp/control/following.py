@@ -92,6 +92,8 @@ class _Follower:
 
     async def _open(self) -> Sequence[Delta]:
         if self._live.driven:
+            # The snapshot has what these deltas brought.
+            self._inbox.forget_deltas()
             return self._live.snapshot()
         kept = await self._engine.database.read(
             lambda connection: event_store.checkpoints(connection, self._live.session_id)

@@ -101,7 +101,7 @@ def opening(record: TurnRecord) -> Sequence[NewEvent]:
             {
                 "name": file["name"],
                 "size": file["size"],
-                "uri": f"lap://sessions/{record.turn.session_id}/files/{file['name']}",
+                "uri": f"lap://sessions/{record.turn.session_id}/files/{file['kept_as']}",
             }
             for file in record.files
         ]

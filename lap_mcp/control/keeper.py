@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 import anyio
+import anyio.to_thread
 from sqlalchemy import Connection
 
 from lap_mcp.errors import StoreError
@@ -65,18 +66,22 @@ class Keeper:
 
             await self._engine.database.write(settle)
             log.info("session %s: its question expired, the turn is ended", session_id)
-            await cancelling.cancel(self._engine, self._runners, session_id)
+            await cancelling.cancel(self._engine, self._runners, session_id, "expired")
 
 
 async def enter(engine: Engine) -> None:
     """Say who we are, so that others can see when we are gone."""
-    me = owners.this_process(engine.owner)
+    me = await anyio.to_thread.run_sync(owners.this_process, engine.owner)
     now = engine.clock.now()
 
     def query(connection: Connection) -> None:
-        owners.sweep(connection)
+        owners.sweep(connection, ended)
         owners.register(connection, me, now)
 
+    everybody = await engine.database.read(owners.everybody)
+    ended = await anyio.to_thread.run_sync(
+        lambda: [owner.id for owner in everybody if owners.gone(owner)]
+    )
     await engine.database.write(query)
 
 

@@ -33,6 +33,9 @@ class Leased:
         self.turn_id = turn_id
         """The turn that runs now."""
         self.live = engine.hub.get(lease.session_id)
+        self.order = anyio.Lock()
+        """Held while an event is taken in, and while an answer is passed on: what follows from an
+        answer is stored after it."""
 
     @property
     def now(self) -> float:

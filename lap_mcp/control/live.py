@@ -41,6 +41,9 @@ class Inbox:
         """Wake the follower: something changed that is not an event."""
         self._wake.set()
 
+    def forget_deltas(self) -> None:
+        self._items = deque(item for item in self._items if not isinstance(item, Delta))
+
     async def take(self, timeout: float) -> Sequence[Followed]:
         """What came, after at most `timeout` seconds."""
         with anyio.move_on_after(timeout):

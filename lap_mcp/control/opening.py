@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import anyio
 from anyio.abc import TaskGroup
@@ -29,48 +30,60 @@ _GOODBYE = 2.0
 """Seconds for the last word to the store."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    changes: Changes = field(default_factory=Changes)
+    clock: Clock = field(default_factory=SystemClock)
+    limits: SessionLimits = field(default_factory=SessionLimits)
+    drive: Drive = drive
+    """`drive`, wrapped by governance."""
+    scrub: Callable[[str], str] = unscrubbed
+
+
 @asynccontextmanager
 async def open_sessions(
     database: Database,
     blobs: BlobStore,
     runtimes: Runtimes,
     given: GivenFiles,
-    *,
-    changes: Changes | None = None,
-    clock: Clock | None = None,
-    limits: SessionLimits | None = None,
-    drive: Drive = drive,
-    scrub: Callable[[str], str] = unscrubbed,
+    options: EngineOptions | None = None,
 ) -> AsyncIterator[Sessions]:
     """Sessions of one server process: its background work lives inside this block.
 
     Leaving it hands on the turns that can go on without us and ends the others in words.
     """
+    chosen = options or EngineOptions()
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         engine = Engine(
             database=database,
             blobs=blobs,
             runtimes=runtimes,
-            changes=changes or Changes(),
-            clock=clock or SystemClock(),
+            changes=chosen.changes,
+            clock=chosen.clock,
             owner=owner_id(),
-            limits=limits or SessionLimits(),
-            drive=drive,
+            limits=chosen.limits,
+            drive=chosen.drive,
             hub=Hub(),
             spawn=_spawner(tasks),
-            scrub=scrub,
+            scrub=chosen.scrub,
         )
         runners = Runners(engine)
         await keeper.enter(engine)
         tasks.start_soon(keeper.Keeper(engine, runners).run, name="session keeper")
         try:
             yield Sessions(engine, runners, given)
+        except Exception as error:
+            # Not from inside the task group, which would wrap it.
+            failure = error
         finally:
             with anyio.CancelScope(shield=True):
                 await runners.leave()
                 with anyio.move_on_after(_GOODBYE):
                     await _leave(engine)
             tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _spawner(tasks: TaskGroup) -> Callable[[Callable[[], Awaitable[None]], str], None]:

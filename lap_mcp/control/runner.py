@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Literal
 
 import anyio
 from lap_runtimes import base
@@ -41,14 +42,15 @@ class Runner:
         self.intake = Intake(self.leased)
         self.runtime: base.Runtime | None = None
         """Of the current turn, once it is driven."""
-        self.cancelling = False
-        """Somebody asked to end the turn: whatever comes, it is `cancelled`."""
+        self.ending: Literal["", "cancelled", "expired"] = ""
+        """Somebody asked to end the turn: whatever comes, this is its outcome."""
         self.complaint = ""
         """What went wrong when the runtime was told to stop."""
         self.ended = anyio.Event()
         """The current turn ended, or stopped for questions."""
         self._adopted = adopted
         self._leaving = False
+        self._stopped = False
         self._scope = anyio.CancelScope()
         self._turn_scope = anyio.CancelScope()
 
@@ -83,7 +85,7 @@ class Runner:
             if following is None:
                 return
             self.leased.turn_id, self.ended = following, anyio.Event()
-            self.cancelling, self.complaint = False, ""
+            self.ending, self._stopped, self.complaint = "", False, ""
             if self._leaving:
                 await self.leased.write(lambda connection: free(connection, self.leased.lease))
                 return
@@ -130,7 +132,7 @@ class Runner:
         remaining = started + job.agent.deadline - self.leased.now
         done: base.Done | None = None
         self._turn_scope = anyio.CancelScope(deadline=anyio.current_time() + max(remaining, 0.0))
-        if self._leaving:
+        if self._leaving or self._stopped:
             self._turn_scope.cancel()
         with self._turn_scope:
             done = await self._guarded(job)
@@ -160,17 +162,18 @@ class Runner:
             await self.leased.append([], Progress(phase=Phase.SENT))
         async with self.engine.drive(job) as events:
             async for event in events:
-                if isinstance(event, base.Done):
-                    await self.intake.moved(event)
-                    return event
-                await self.intake.take(event)
+                async with self.leased.order:
+                    if isinstance(event, base.Done):
+                        await self.intake.moved(event)
+                        return event
+                    await self.intake.take(event)
         return base.Done(outcome="failed", error="The stream ended without an end.")
 
     # Ends --------------------------------------------------------------------------------------
 
     async def _finish(self, done: base.Done) -> str | None:
-        if self.cancelling or done.outcome == "cancelled":
-            return await self._end("cancelled", done.error, gone=done.session_gone)
+        if self.ending or done.outcome == "cancelled":
+            return await self._end(self.ending or "cancelled", done.error, gone=done.session_gone)
         if done.outcome == "requires_action":
             stored = await self.leased.write(
                 lambda connection: moments.stop_for_questions(
@@ -185,13 +188,13 @@ class Runner:
 
     async def _cut_off(self, job: Job) -> str | None:
         """The turn's scope was cancelled: by us, or by its deadline."""
-        if self._leaving and not self.cancelling:
+        if self._leaving and not self.ending:
             return await self._leave(job)
         note = ""
         if job.runtime.capabilities.cancel == "none":
             note = "This runtime cannot be told to stop; it may still be working."
-        if self.cancelling:
-            return await self._end("cancelled", f"{self.complaint} {note}".strip() or None)
+        if self.ending:
+            return await self._end(self.ending, f"{self.complaint} {note}".strip() or None)
         note = note or await self.tell_to_stop(self.engine.limits.cancel_wait)
         words = f"The turn took longer than its deadline of {job.agent.deadline:g} s. {note}"
         return await self._end("expired", words.strip())
@@ -263,7 +266,8 @@ class Runner:
     # Being told --------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """End the current turn on our side now."""
+        """End the current turn on our side now, also before it has got anywhere."""
+        self._stopped = True
         self._turn_scope.cancel()
 
     def lose(self) -> None:

@@ -62,10 +62,8 @@ async def open_database(where: Path | str) -> Database:
     Raises:
         StoreError: not reachable, not a database, or written by a newer version of this program.
     """
-    if isinstance(where, Path):
-        database: _SQLite | _Postgres = _SQLite(where)
-    else:
-        database = _Postgres(where)
+    # SQLAlchemy imports its dialect and looks at the path: file work, so not on the event loop.
+    database: Database = await anyio.to_thread.run_sync(_made, where)
     try:
         await database.write(_migrate)
     except BaseException:
@@ -73,6 +71,10 @@ async def open_database(where: Path | str) -> Database:
             await database.aclose()
         raise
     return database
+
+
+def _made(where: Path | str) -> Database:
+    return _SQLite(where) if isinstance(where, Path) else _Postgres(where)
 
 
 def _migrate(connection: Connection) -> None:

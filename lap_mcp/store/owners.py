@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,17 +71,17 @@ def holders(connection: Connection) -> Sequence[Owner]:
     return [Owner(row[0], row[1] or "", row[2] or 0, row[3] or "") for row in rows]
 
 
-def sweep(connection: Connection) -> None:
-    """Forget owners of this host that ended and hold nothing."""
+def everybody(connection: Connection) -> Sequence[Owner]:
+    rows = connection.execute(sa.select(owners.c.id, owners.c.host, owners.c.pid, owners.c.started))
+    return [Owner(*row) for row in rows]
+
+
+def sweep(connection: Connection, ended: Collection[str]) -> None:
+    """Forget owners that ended, but for those a lease still names."""
     held = sa.select(sessions.c.lease_owner).where(sessions.c.lease_owner.is_not(None))
-    rows = connection.execute(
-        sa.select(owners.c.id, owners.c.host, owners.c.pid, owners.c.started).where(
-            owners.c.id.not_in(held)
-        )
+    connection.execute(
+        owners.delete().where(owners.c.id.in_(list(ended)), owners.c.id.not_in(held))
     )
-    for row in rows.all():
-        if gone(Owner(*row)):
-            leave(connection, row.id)
 
 
 def _host() -> str:

@@ -40,7 +40,7 @@ class TurnRecord:
     ref: Mapping[str, Any]
     input: Mapping[str, Any] | None
     files: Sequence[Mapping[str, Any]]
-    """[{name, media_type, size, sha256}]"""
+    """[{name, media_type, size, sha256, kept_as}]"""
     origin: Origin
     starts: int
     """How often the turn was started: 1, and one more for each time questions were answered."""
