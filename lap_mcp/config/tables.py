@@ -7,9 +7,9 @@ Reading files and the environment is in `load.py`.  What an adapter understands 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .units import Duration, Size
 
@@ -17,6 +17,16 @@ MiB = 1024 * 1024
 
 Toolset = Literal["agents", "code", "sessions"]
 TOOLSETS: tuple[Toolset, ...] = ("agents", "code", "sessions")
+
+
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
+"""A list of texts; one text with commas in it is a list too, for variables and options."""
 
 
 class Table(BaseModel):
@@ -35,9 +45,9 @@ class RuntimeTable(Table):
     discover: bool | None = None
     """List what the runtime hosts.  Unset: yes where it can, unless `[agents.…]` names its agents
     one by one."""
-    include: tuple[str, ...] = ()
+    include: Texts = ()
     """Patterns (`*`, `?`) of discovered names to take; empty: all."""
-    exclude: tuple[str, ...] = ()
+    exclude: Texts = ()
     """Patterns of discovered names to leave out."""
     trust: bool = False
     """Show changed names, descriptions and schemas without `lap-mcp agents accept`."""
@@ -92,13 +102,13 @@ class SandboxTable(Table):
 class McpTable(Table):
     """`[mcp]`: what MCP clients are shown."""
 
-    toolsets: tuple[Toolset, ...] = TOOLSETS
+    toolsets: Annotated[tuple[Toolset, ...], BeforeValidator(_split)] = TOOLSETS
     read_only: bool = False
     """Show only tools that change nothing."""
     max_agent_tools: int = Field(24, ge=1)
     """With more agents than this, only pinned ones are tools of their own; `find_agents` and
     `call_agent` serve all."""
-    folders: tuple[str, ...] = ()
+    folders: Texts = ()
     """Folders, besides the client's working folder, whose files may be given by path (stdio)."""
     hidden_files: bool = False
     """Allow files whose path has a part that starts with a dot."""
@@ -125,10 +135,10 @@ class ServerTable(Table):
 
     host: str = "127.0.0.1"
     port: int = Field(8700, ge=0, le=65535)
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: Texts = ()
     """Values of the `Host` header that are served, besides loopback names.  Needed before the
     server listens on anything but loopback."""
-    allowed_origins: tuple[str, ...] = ()
+    allowed_origins: Texts = ()
     """Values of the `Origin` header that are served; none by default."""
 
 

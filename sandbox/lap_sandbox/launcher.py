@@ -209,6 +209,27 @@ class ContainerLauncher:
         found = await self._engine.image_id(self._config.image)
         return preflight.checks(facts, self._config, found)
 
+    @property
+    def limits(self) -> Limits:
+        """What the operator lets one sandbox use."""
+        return self._config.limits
+
+    async def running(self) -> Sequence[Mapping[str, str]]:
+        """Containers of this instance, of any process: {container, state, owner}.
+
+        Raises: LauncherUnavailable.
+        """
+        await self._engine.find()
+        found = await self._engine.containers(f"lap.instance={self._config.instance}")
+        return [
+            {
+                "container": entry.id[:12],
+                "state": "running" if entry.running else "ended",
+                "owner": entry.labels.get("lap.owner", ""),
+            }
+            for entry in found
+        ]
+
     async def reap(self) -> int:
         own = {sandbox.container_id for sandbox in self._sandboxes}
         own |= {waiting.id for waiting in self._warm}

@@ -1,0 +1,333 @@
+"""The composition root: every concrete class is named here and nowhere else.
+
+`open_parts` opens what commands need (store, catalogue, registry), `open_services` adds what
+runs: sessions, sandboxes, background work.  Heavy imports are inside the functions that need
+them, so that a server answers its first request before it loads a database or an engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from lap_mcp.clock import SystemClock
+from lap_mcp.config import (
+    Config,
+    Overrides,
+    SecretResolver,
+    Surroundings,
+    as_problem,
+    config_file,
+    load_config,
+    make_private_folder,
+)
+from lap_mcp.errors import ConfigError, StoreError
+from lap_mcp.logs import set_up_logs
+from lap_mcp.model import Problem
+from lap_mcp.scrub import Scrubber
+
+if TYPE_CHECKING:
+    from lap_sandbox.base import Launcher
+    from lap_sandbox.docker_engine import DockerLauncher
+
+    from lap_mcp.control.changes import Changes
+    from lap_mcp.control.engine import SessionLimits
+    from lap_mcp.control.prompt_files import ReadPath
+    from lap_mcp.control.refresh import Refresher
+    from lap_mcp.control.registry import Registry
+    from lap_mcp.control.services import Services
+    from lap_mcp.store.database import Database
+
+logger = logging.getLogger(__name__)
+
+VERSION = version("lap-mcp")
+STORE_FILE = "lap.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One run of this program: what it was started with, and the secrets it knows."""
+
+    here: Surroundings
+    option: str | None = None
+    """`--config`, as a person typed it."""
+    overrides: Overrides = field(default_factory=dict)
+    scrubber: Scrubber = field(default_factory=Scrubber)
+
+    def read(self) -> Config:
+        """Read the configuration.  Never raises: faults are in it."""
+        return load_config(self.here, self.resolver, option=self.option, overrides=self.overrides)
+
+    @property
+    def resolver(self) -> SecretResolver:
+        return SecretResolver(self.here.environ, self.here.home, self.scrubber)
+
+    def watched_file(self) -> Path | None:
+        """The file to watch: also where there is none yet."""
+        try:
+            return config_file(self.here, self.option)[0]
+        except ConfigError:
+            return None
+
+    def set_up_logs(self, config: Config) -> None:
+        set_up_logs(self.scrubber, level=config.logs.level, style=config.logs.format)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a command works on; everything in it is open."""
+
+    program: Program
+    config: Config
+    home: Path
+    database: Database
+    registry: Registry
+    refresher: Refresher
+    changes: Changes
+
+
+def sandbox_launcher(config: Config, here: Surroundings, home: Path) -> DockerLauncher:
+    """The launcher that `[sandbox]` asks for.  Construction touches no engine."""
+    from lap_sandbox.base import LauncherConfig, Limits
+    from lap_sandbox.docker_engine import DockerLauncher
+
+    table = config.sandbox
+    limits = Limits(
+        memory=table.memory,
+        cpus=table.cpus,
+        pids=table.pids,
+        disk=table.disk,
+        tmp=table.tmp,
+        files=table.files,
+        file_size=table.file_size,
+    )
+    settings = LauncherConfig(
+        limits=limits,
+        warm=table.warm,
+        image=table.image,
+        runtime=table.runtime,
+        instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
+    )
+    return DockerLauncher(settings, environ=here.environ, home=here.home)
+
+
+@asynccontextmanager
+async def open_parts(program: Program, config: Config, *, lenient: bool) -> AsyncIterator[Parts]:
+    """Open the store and the registry.
+
+    `lenient` is for the stdio server, which always starts: a store that cannot be used is
+    replaced by one that ends with the process, and a problem says so.
+
+    Raises:
+        ConfigError, StoreError: only if not `lenient`.
+    """
+    from lap_runtimes.kinds import load
+
+    from lap_mcp.control.changes import Changes
+    from lap_mcp.control.connections import Connections
+    from lap_mcp.control.refresh import Refresher, mark
+    from lap_mcp.control.registry import Registry
+    from lap_mcp.control.stored_catalogue import StoredCatalogue
+
+    async with AsyncExitStack() as stack:
+        file = program.watched_file()
+        seen = await anyio.to_thread.run_sync(mark, file)
+        home, database, problem = await _open_store(config, stack, lenient=lenient)
+        changes = Changes()
+        connections = Connections(load, program.resolver)
+        stack.push_async_callback(connections.aclose)
+        catalogue = StoredCatalogue(database)
+        registry = Registry(config, catalogue, connections, changes=changes, clock=SystemClock())
+        registry.note("home", problem)
+        await registry.open()
+        refresher = Refresher(registry, catalogue, program.read, file=file, seen=seen)
+        yield Parts(
+            program=program,
+            config=config,
+            home=home,
+            database=database,
+            registry=registry,
+            refresher=refresher,
+            changes=changes,
+        )
+
+
+async def _open_store(
+    config: Config, stack: AsyncExitStack, *, lenient: bool
+) -> tuple[Path, Database, Problem | None]:
+    from lap_mcp.store.database import open_database
+
+    problem: Problem | None = None
+    try:
+        await anyio.to_thread.run_sync(make_private_folder, config.home)
+        database = await open_database(_store_address(config))
+        home = config.home
+    except (ConfigError, StoreError) as exc:
+        if not lenient:
+            raise
+        logger.error("the store cannot be used; sessions of this run will not be kept")
+        problem = _not_kept(exc)
+        home = await anyio.to_thread.run_sync(_temporary_home, stack)
+        database = await open_database(home / STORE_FILE)
+    stack.push_async_callback(database.aclose)
+    return home, database, problem
+
+
+def _store_address(config: Config) -> Path | str:
+    url = config.store_url
+    if url is None:
+        return config.home / STORE_FILE
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite":
+        return Path(rest[1:] if rest.startswith("//") else rest)
+    return f"postgresql+asyncpg://{rest}"
+
+
+def _not_kept(exc: ConfigError | StoreError) -> Problem:
+    told = as_problem(exc) if isinstance(exc, ConfigError) else Problem(
+        where="store", message=exc.message, remedy=exc.remedy
+    )  # fmt: skip
+    words = f"{told.message} Until then sessions are kept for this run only."
+    return Problem(where=told.where, message=words, remedy=told.remedy)
+
+
+def _temporary_home(stack: AsyncExitStack) -> Path:
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lap-mcp-"))
+    return Path(folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A server's services, and the parts below them."""
+
+    services: Services
+    parts: Parts
+    launcher: Launcher
+
+
+@asynccontextmanager
+async def open_services(
+    program: Program, config: Config, *, lenient: bool = False, server: bool = False
+) -> AsyncIterator[Running]:
+    """Open everything.  Leaving ends it: turns are handed on or ended in words, sandboxes closed.
+
+    `server`: keep the registry current and the sandbox ready; a command does neither.
+
+    Raises:
+        ConfigError, StoreError: only if not `lenient`.
+    """
+    from lap_mcp.control.opening import EngineOptions, open_sessions
+    from lap_mcp.control.prompt_files import GivenFiles
+    from lap_mcp.control.sandboxes import Sandboxes
+    from lap_mcp.control.services import Services
+    from lap_mcp.store.blobs import BlobStore
+
+    async with AsyncExitStack() as stack:
+        parts = await stack.enter_async_context(open_parts(program, config, lenient=lenient))
+        blobs = BlobStore(parts.home / "blobs")
+        read_path = await anyio.to_thread.run_sync(_local_files, program, config)
+        launcher = await anyio.to_thread.run_sync(
+            sandbox_launcher, config, program.here, parts.home
+        )
+        stack.push_async_callback(launcher.aclose)
+        sandboxes = Sandboxes(launcher)
+        given = GivenFiles(parts.database, blobs, sandboxes.file, read_path)
+        options = EngineOptions(
+            changes=parts.changes,
+            limits=_session_limits(config),
+            scrub=program.scrubber.text,
+        )
+        sessions = await stack.enter_async_context(
+            open_sessions(parts.database, blobs, parts.registry, given, options)
+        )
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        if server:
+            tasks.start_soon(parts.refresher.run)
+            tasks.start_soon(_prepare, launcher)
+        services = Services(
+            sessions=sessions,
+            registry=parts.registry,
+            sandboxes=sandboxes,
+            changes=parts.changes,
+            status=lambda: status(parts, launcher),
+        )
+        yield Running(services=services, parts=parts, launcher=launcher)
+
+
+def _session_limits(config: Config) -> SessionLimits:
+    from lap_mcp.control.engine import SessionLimits
+
+    table = config.limits
+    return SessionLimits(
+        turns_per_session=table.turns_per_session,
+        running_turns=table.running_turns,
+        queue=table.queue,
+        question_ttl=table.approval_expiry,
+    )
+
+
+def _local_files(program: Program, config: Config) -> ReadPath:
+    """Paths below the folder that the client started us in, or that the operator names.  The
+    faces let a path through on stdio only."""
+    from lap_mcp.control.local_files import LocalFiles, allowed_folders
+
+    here = program.here
+    files = LocalFiles(
+        allowed_folders(here.folder, here.home, config.mcp.folders),
+        environ=here.environ,
+        hidden=config.mcp.hidden_files,
+        ignored=config.mcp.ignored_files,
+        max_bytes=config.limits.file_size,
+    )
+    return files.read
+
+
+async def _prepare(launcher: Launcher) -> None:
+    """Get the sandbox ready before it is asked for, and clear what dead servers left.  What goes
+    wrong is in `preparation()`, where the first call and `lap_status` find it."""
+    from lap_sandbox.errors import SandboxError
+
+    try:
+        await launcher.prepare()
+        await launcher.reap()
+    except SandboxError as exc:
+        logger.warning("no sandbox: %s", exc)
+
+
+def status(parts: Parts, launcher: Launcher) -> Mapping[str, Any]:
+    """What `lap_status` shows.  From memory."""
+    registry = parts.registry
+    agents = registry.agents()
+    ready = launcher.preparation()
+    problems = list(registry.problems())
+    if ready.error:
+        problems.append(Problem(where="sandbox", message=ready.error))
+    shown: dict[str, Any] = {
+        "version": VERSION,
+        "home": str(parts.home),
+        "config": str(parts.config.file or "none"),
+        "store": parts.database.dialect,
+        "runtimes": registry.runtimes(),
+        "agents": {
+            "enabled": [agent.name for agent in agents if agent.enabled],
+            "disabled": {agent.name: agent.problem for agent in agents if not agent.enabled},
+        },
+        "sandbox": {"launcher": launcher.name, "ready": ready.ready, "words": ready.words},
+        "problems": [
+            {"where": p.where, "message": p.message, "remedy": p.remedy, "level": p.level}
+            for p in problems
+        ],
+    }
+    scrubbed: Mapping[str, Any] = parts.program.scrubber.data(shown)
+    return scrubbed

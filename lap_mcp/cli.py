@@ -1,0 +1,86 @@
+"""The executable `lap-mcp`.  Without a command it is the MCP server on stdio, which harnesses
+start and wait for: that path imports nothing of the command line's libraries.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+STDIO_HELP = """\
+LAP MCP is an MCP server: it offers your registered agents, and Python in a sandbox, to a client
+such as Claude Code, Cursor, Codex, VS Code or OpenCode, which starts it and talks to it over
+stdin and stdout.  This is a terminal, so there is no client here.
+
+  lap-mcp install claude-code    add it to a client (also cursor, codex, vscode, opencode)
+  lap-mcp init                   write a configuration file to fill in
+  lap-mcp doctor                 see what works and what is missing
+  lap-mcp serve                  serve over HTTP instead
+  lap-mcp --help                 all commands
+"""
+
+_VALUES = {"--config": "config", "--toolsets": "toolsets"}
+_FLAGS = {"--read-only": "read_only"}
+
+
+@dataclass(slots=True)
+class StdioOptions:
+    """Options of the server itself; the same ones stand before a command."""
+
+    config: str | None = None
+    overrides: dict[tuple[str, ...], tuple[str, Any]] = field(default_factory=dict)
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    options = stdio_options(arguments)
+    if options is None:
+        from lap_mcp.commands.main import run
+
+        run(arguments)
+    elif sys.stdin is not None and sys.stdin.isatty():
+        sys.stdout.write(STDIO_HELP)
+    else:
+        serve(options)
+
+
+def stdio_options(arguments: Sequence[str]) -> StdioOptions | None:
+    """The options of the stdio server; `None` if the arguments are those of a command."""
+    options = StdioOptions()
+    left = list(arguments)
+    while left:
+        name, equals, value = left.pop(0).partition("=")
+        if name in _FLAGS and not equals:
+            options.overrides[("mcp", _FLAGS[name])] = (name, True)
+        elif name in _VALUES and (equals or left):
+            take(options, name, value if equals else left.pop(0))
+        else:
+            return None
+    return options
+
+
+def take(options: StdioOptions, name: str, value: str) -> None:
+    if name == "--config":
+        options.config = value
+    else:
+        options.overrides[("mcp", _VALUES[name])] = (name, value)
+
+
+def serve(options: StdioOptions) -> None:
+    """Serve on stdio until stdin ends or a signal comes."""
+    import anyio
+
+    from lap_mcp.app import Program
+    from lap_mcp.config import surroundings
+    from lap_mcp.hosting import serve_stdio
+    from lap_mcp.mcp_server.stdio import claimed
+
+    with claimed() as wire:
+        program = Program(here=surroundings(), option=options.config, overrides=options.overrides)
+        config = program.read()
+        program.set_up_logs(config)
+        received = anyio.run(serve_stdio, program, config, wire)
+    if received:
+        sys.exit(128 + received)

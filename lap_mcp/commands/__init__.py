@@ -1,0 +1,1 @@
+"""The commands of `lap-mcp`, one subject a file.  Results go to stdout, the rest to stderr."""

@@ -1,0 +1,174 @@
+"""Sets one member in the text of a JSON file, and leaves everything else as it stands.
+
+Clients keep comments, order and trailing commas in their files; parsing and writing those again
+would lose them.  Knows JSON with comments (JSONC) and trailing commas.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lap_mcp.errors import Invalid
+
+_TOKEN = re.compile(
+    r"""
+      (?P<space>\s+|//[^\n]*|/\*.*?\*/)
+    | (?P<string>"(?:\\.|[^"\\])*")
+    | (?P<mark>[\[\]{}:,])
+    | (?P<word>[^\s\[\]{}:,"/]+)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    name: str
+    start: int
+    """Where its name begins."""
+    value: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    start: int
+    end: int
+    """After the closing brace."""
+    members: tuple[_Member, ...]
+    trailing_comma: bool
+
+
+def parse(text: str) -> Any:
+    """The value of JSON with comments and trailing commas.  Raises: Invalid."""
+    kept = [token for token in _tokens(text)]
+    words: list[str] = []
+    for index, token in enumerate(kept):
+        closing = index + 1 < len(kept) and kept[index + 1].text in ("}", "]")
+        if not (token.text == "," and closing):
+            words.append(token.text)
+    try:
+        return json.loads(" ".join(words) or "null")
+    except json.JSONDecodeError as exc:
+        raise Invalid(f"This is not JSON: {exc.msg}.") from exc
+
+
+def set_member(text: str, path: Sequence[str], value: Any) -> str:
+    """`text` with the member at `path` set; objects on the way are made.
+
+    Raises:
+        Invalid: it is not a JSON object, or something on the way is not one.
+    """
+    if not text.strip():
+        text = "{}\n"
+    if not isinstance(parse(text), dict):
+        raise Invalid("This file does not hold a JSON object.")
+    at = 0
+    for depth, name in enumerate(path):
+        found = _object(text, at)
+        member = next((entry for entry in found.members if entry.name == name), None)
+        rest = path[depth + 1 :]
+        if member is None:
+            return _inserted(text, found, name, _nested(rest, value))
+        if not rest:
+            return _replaced(text, member, value)
+        if text[member.value] != "{":
+            raise Invalid(f"`{name}` in this file is not an object.")
+        at = member.value
+    raise ValueError("an empty path")
+
+
+def _nested(names: Sequence[str], value: Any) -> Any:
+    for name in reversed(names):
+        value = {name: value}
+    return value
+
+
+def _tokens(text: str, start: int = 0) -> list[_Token]:
+    found: list[_Token] = []
+    at = start
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            line = text.count("\n", 0, at) + 1
+            raise Invalid(f"This is not JSON: something unexpected on line {line}.")
+        at = match.end()
+        if match.lastgroup != "space":
+            found.append(_Token(str(match.lastgroup), match[0], match.start(), match.end()))
+    return found
+
+
+def _object(text: str, start: int) -> _Object:
+    """The object that begins at or after `start`."""
+    tokens = _tokens(text, start)
+    members: list[_Member] = []
+    index = 1
+    while tokens[index].text != "}":
+        if tokens[index].text == ",":
+            index += 1
+            continue
+        name = tokens[index]
+        value = index + 2
+        after = _after_value(tokens, value)
+        members.append(
+            _Member(json.loads(name.text), name.start, tokens[value].start, tokens[after - 1].end)
+        )
+        index = after
+    trailing = tokens[index - 1].text == ","
+    return _Object(tokens[0].start, tokens[index].end, tuple(members), trailing)
+
+
+def _after_value(tokens: Sequence[_Token], index: int) -> int:
+    depth = 0
+    while True:
+        mark = tokens[index].text if tokens[index].kind == "mark" else ""
+        depth += (mark in ("{", "[")) - (mark in ("}", "]"))
+        index += 1
+        if depth == 0:
+            return index
+
+
+def _replaced(text: str, member: _Member, value: Any) -> str:
+    return text[: member.value] + _dump(value, _indent_at(text, member.start)) + text[member.end :]
+
+
+def _inserted(text: str, found: _Object, name: str, value: Any) -> str:
+    closing = found.end - 1
+    if found.members:
+        last = found.members[-1]
+        indent = _indent_at(text, last.start)
+        entry = f"\n{indent}{json.dumps(name)}: {_dump(value, indent)}"
+        comma = "" if found.trailing_comma else ","
+        at = text.index(",", last.end) + 1 if found.trailing_comma else last.end
+        return text[:at] + comma + entry + text[at:]
+    outer = _indent_at(text, found.start)
+    indent = outer + _unit(text)
+    entry = f"\n{indent}{json.dumps(name)}: {_dump(value, indent)}\n{outer}"
+    inside = text[found.start + 1 : closing].rstrip()
+    return text[: found.start + 1] + inside + entry + text[closing:]
+
+
+def _dump(value: Any, indent: str) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", f"\n{indent}")
+
+
+def _indent_at(text: str, at: int) -> str:
+    line = text[text.rfind("\n", 0, at) + 1 : at]
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _unit(text: str) -> str:
+    match = re.search(r"\n([ \t]+)\S", text)
+    return match[1] if match else "  "

@@ -1,0 +1,214 @@
+"""`lap-mcp sandbox`: the image of the code interpreter, and one run of code without a client."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import anyio
+import typer
+from lap_sandbox.base import Execution, Sandbox
+
+from lap_mcp.app import Program, sandbox_launcher
+from lap_mcp.config import Config, make_private_folder
+from lap_mcp.errors import Invalid
+
+from .console import (
+    FAILED,
+    OK,
+    Json,
+    fail,
+    program,
+    put,
+    put_json,
+    put_table,
+    put_text,
+    read_config,
+    run,
+    say,
+)
+
+if TYPE_CHECKING:
+    from lap_sandbox.docker_engine import DockerLauncher
+
+app = typer.Typer(no_args_is_help=True, help="Where code_interpreter runs Python.")
+
+REPORT_SECONDS = 1.0
+_EXTENSIONS = {
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/svg+xml": "svg",
+    "text/html": "html",
+    "text/markdown": "md",
+    "text/latex": "tex",
+    "application/json": "json",
+}
+
+
+@asynccontextmanager
+async def _launcher(started: Program, config: Config) -> AsyncIterator[DockerLauncher]:
+    launcher = sandbox_launcher(config, started.here, config.home)
+    try:
+        yield launcher
+    finally:
+        await launcher.aclose()
+
+
+@asynccontextmanager
+async def _progress(launcher: DockerLauncher) -> AsyncIterator[None]:
+    """Say how far the launcher is, each time that changes."""
+
+    async def report() -> None:
+        told = ""
+        while True:
+            await anyio.sleep(REPORT_SECONDS)
+            words = launcher.preparation().words
+            if words != told:
+                say(words)
+                told = words
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(report)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+@app.command()
+def build(
+    context: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="Even if it is there.")] = False,
+) -> None:
+    """Build the image that `sandbox.image` names, if it is not there or not current."""
+    config = read_config(context)
+
+    async def work() -> None:
+        async with _launcher(program(context), config) as launcher, _progress(launcher):
+            await launcher.build(force=force)
+
+    run(work)
+    put(config.sandbox.image)
+
+
+@app.command("run")
+def run_(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="FILE", help="`-` reads standard input.")],
+    files: Annotated[
+        list[Path] | None, typer.Option("--file", help="Put it into /mnt/data.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for images and the files that the code made.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds.")] = 45.0,
+    as_json: Json = False,
+) -> None:
+    """Run Python in a new sandbox.  Ends with 1 if the code did not end well."""
+    config = read_config(context)
+    try:
+        code = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        given = {path.name: path.read_bytes() for path in files or []}
+    except (OSError, UnicodeDecodeError) as exc:
+        fail(Invalid(f"A file cannot be read: {exc}"))
+
+    async def work() -> Execution:
+        async with _launcher(program(context), config) as launcher:
+            async with _progress(launcher):
+                sandbox = await launcher.open(launcher.limits)
+            for name, data in given.items():
+                await sandbox.put(name, data)
+            live = None if as_json else _live
+            done = await sandbox.execute(code, timeout=timeout, on_output=live)
+            if output is not None:
+                await _save(sandbox, done, output)
+            return done
+
+    done = run(work)
+    _report(done, as_json=as_json)
+    raise typer.Exit(OK if done.status == "ok" else FAILED)
+
+
+def _live(stream: str, text: str) -> None:
+    if stream == "stdout":
+        put_text(text, end="")
+    else:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _report(done: Execution, *, as_json: bool) -> None:
+    if as_json:
+        put_json(_as_json(done))
+        return
+    if done.value is not None:
+        put_text(done.value)
+    if done.error is not None:
+        say(done.error.traceback or f"{done.error.name}: {done.error.value}")
+    if done.notice:
+        say(done.notice)
+
+
+def _as_json(done: Execution) -> Mapping[str, Any]:
+    return {
+        "status": done.status,
+        "stdout": done.stdout,
+        "stderr": done.stderr,
+        "value": done.value,
+        "error": done.error,
+        "outputs": [{"mime": item.mime, "size": len(item.data)} for item in done.outputs],
+        "files": done.files,
+        "notice": done.notice,
+        "duration": done.duration,
+    }
+
+
+async def _save(sandbox: Sandbox, done: Execution, folder: Path) -> None:
+    """Write what it made; names come from the sandbox, so only their last part is used, and
+    nothing is overwritten."""
+    target = anyio.Path(folder)
+    await target.mkdir(parents=True, exist_ok=True)
+    made: list[tuple[str, bytes]] = [
+        (f"output-{number}.{_EXTENSIONS.get(item.mime, 'bin')}", item.data)
+        for number, item in enumerate(done.outputs, 1)
+    ]
+    made += [(Path(file.path).name, await sandbox.get(file.path)) for file in done.files]
+    for name, data in made:
+        path = target / name
+        try:
+            async with await anyio.open_file(path, "xb") as out:
+                await out.write(data)
+            put(str(path))
+        except FileExistsError:
+            say(f"{path} exists and was left as it is.")
+
+
+@app.command("list")
+def list_(context: typer.Context, as_json: Json = False) -> None:
+    """List the sandboxes of this LAP_HOME that run now, of any process."""
+    config = read_config(context)
+
+    async def work() -> Sequence[Mapping[str, Any]]:
+        async with _launcher(program(context), config) as launcher:
+            return await launcher.running()
+
+    found = run(work)
+    if as_json:
+        put_json(found)
+        return
+    rows = [(entry["container"], entry["state"], entry["owner"]) for entry in found]
+    put_table(("container", "state", "process"), rows, "No sandbox is running.")
+
+
+@app.command()
+def prune(context: typer.Context) -> None:
+    """Remove what servers that ended left behind."""
+    config = read_config(context)
+
+    async def work() -> int:
+        await anyio.to_thread.run_sync(make_private_folder, config.home)
+        async with _launcher(program(context), config) as launcher:
+            return await launcher.reap()
+
+    put(str(run(work)))

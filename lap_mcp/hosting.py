@@ -1,0 +1,204 @@
+"""Runs faces in this process: MCP on stdio, and everything on HTTP.
+
+Services are opened at the first request that needs them, by one task that also closes them: the
+tasks of requests come and go.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio
+
+from lap_mcp.app import VERSION, Program, Running, open_services
+from lap_mcp.config import Config
+from lap_mcp.control.services import Services
+from lap_mcp.errors import LapError, Unavailable
+from lap_mcp.mcp_server.face import Face
+from lap_mcp.mcp_server.options import FaceOptions
+from lap_mcp.mcp_server.stdio import Wire, run_stdio
+from lap_mcp.model import LOCAL
+
+logger = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 15.0
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+Open = Callable[[], AbstractAsyncContextManager[Running]]
+
+
+class _Attempt:
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.error: LapError | None = None
+
+
+class ServiceOwner:
+    """Opens services when they are first asked for, and closes them at the end."""
+
+    def __init__(self, open_: Open) -> None:
+        self._open = open_
+        self._running: Running | None = None
+        self._attempt: _Attempt | None = None
+        self._wake = anyio.Event()
+        self._ending = False
+        self.closed = anyio.Event()
+
+    async def services(self) -> Services:
+        """Raises: LapError, if they cannot be opened; asked again, it is tried again."""
+        if self._running is None:
+            attempt = self._attempt
+            if attempt is None:
+                attempt = self._attempt = _Attempt()
+                self._wake.set()
+            await attempt.done.wait()
+            if attempt.error is not None:
+                raise attempt.error
+        if self._running is None or self._ending:
+            raise Unavailable("The server is stopping.")
+        return self._running.services
+
+    async def run(self) -> None:
+        """Until `end`."""
+        try:
+            while not self._ending:
+                await self._wake.wait()
+                self._wake = anyio.Event()
+                if self._attempt is not None and not self._ending:
+                    await self._hold(self._attempt)
+        finally:
+            if self._attempt is not None:
+                self._attempt.done.set()
+            self.closed.set()
+
+    async def _hold(self, attempt: _Attempt) -> None:
+        try:
+            async with self._open() as running:
+                self._running = running
+                attempt.done.set()
+                await self._wake.wait()
+        except LapError as error:
+            if attempt.done.is_set():
+                raise
+            attempt.error = error
+        finally:
+            self._running = None
+            self._attempt = None
+            attempt.done.set()
+
+    def end(self) -> None:
+        """Begin to close; `closed` is set when that is done."""
+        self._ending = True
+        self._wake.set()
+
+
+@asynccontextmanager
+async def owned(open_: Open) -> AsyncIterator[ServiceOwner]:
+    """An owner whose services are closed, within a deadline, when the block is left."""
+    owner = ServiceOwner(open_)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(owner.run)
+        try:
+            yield owner
+        finally:
+            owner.end()
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True) as scope:
+                await owner.closed.wait()
+            if scope.cancelled_caught:
+                logger.error("the services did not close in time")
+            tasks.cancel_scope.cancel()
+
+
+def face_options(config: Config, program: Program, *, http: bool = False) -> FaceOptions:
+    return FaceOptions(
+        version=VERSION,
+        toolsets=config.mcp.toolsets,
+        read_only=config.mcp.read_only,
+        max_agent_tools=config.mcp.max_agent_tools,
+        transport="http" if http else "stdio",
+        client_folder=None if http else program.here.folder,
+    )
+
+
+async def serve_stdio(program: Program, config: Config, wire: Wire) -> int:
+    """The MCP face on stdin and stdout, until stdin ends or a signal comes.
+
+    Returns the number of that signal, or 0.
+    """
+
+    def opened() -> AbstractAsyncContextManager[Running]:
+        return open_services(program, config, lenient=True, server=True)
+
+    received = 0
+    async with anyio.create_task_group() as tasks:
+        async with owned(opened) as owner:
+            face = Face(owner.services, face_options(config, program))
+            with anyio.CancelScope() as serving:
+
+                async def on_signal() -> None:
+                    nonlocal received
+                    received = await _signal()
+                    face.stop()
+                    serving.cancel()
+
+                tasks.start_soon(on_signal)
+                await run_stdio(face, wire)
+        tasks.cancel_scope.cancel()
+    return received
+
+
+async def _signal() -> int:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            return number
+    return 0
+
+
+async def serve_http(
+    program: Program, config: Config, key: str, on_ready: Callable[[str], None]
+) -> None:
+    """Every HTTP face, until SIGTERM or SIGINT.  `on_ready` gets the address of `/mcp`.
+
+    Whoever holds the key of this `LAP_HOME` is its owner, the same principal as on stdio.
+
+    Raises:
+        ConfigError, StoreError: something it needs is wrong.
+        Unavailable: the address is taken.
+    """
+    from lap_mcp.web import HttpOptions, build_app, keys, listen, serve
+
+    def opened() -> AbstractAsyncContextManager[Running]:
+        return open_services(program, config, server=True)
+
+    async with owned(opened) as owner:
+        services = await owner.services()
+
+        async def ready() -> str:
+            try:
+                await services.sessions.list(LOCAL, limit=1)
+            except LapError as error:
+                return str(error)
+            return ""
+
+        face = Face(owner.services, face_options(config, program, http=True))
+        options = HttpOptions(
+            authenticate=keys({key: LOCAL}),
+            allowed_hosts=(*LOOPBACK, *config.server.allowed_hosts),
+            allowed_origins=config.server.allowed_origins,
+            ready=ready,
+        )
+        http = build_app(face, options)
+        host, port = config.server.host, config.server.port
+        try:
+            sock = listen(host, port)
+        except OSError as exc:
+            words = (exc.strerror or str(exc)).lower()
+            raise Unavailable(
+                f"Nothing can listen on {host} port {port}: {words}.",
+                remedy="Stop what listens there, or give another --port.",
+            ) from exc
+        on_ready(f"http://{host}:{sock.getsockname()[1]}/mcp")
+        await serve(http, [sock])
