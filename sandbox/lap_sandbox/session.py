@@ -111,7 +111,7 @@ class ContainerSandbox:
 
     def _request(self, id: int, code: str) -> bytes:
         limits = self._limits
-        header = {
+        header: dict[str, int] = {
             "head": limits.output_head,
             "tail": limits.output_tail,
             "outputs": limits.images,
@@ -119,6 +119,9 @@ class ContainerSandbox:
             "files": limits.reported_files,
         }
         data = code.encode("utf-8", "replace")
+        if len(data) <= wire.CHUNK:
+            return wire.encode(Kind.EXECUTE, id, header, data)
+        header["more"] = True
         frames = [wire.encode(Kind.EXECUTE, id, header)]
         for start in range(0, len(data), wire.CHUNK):
             frames.append(wire.encode(Kind.DATA, id, None, data[start : start + wire.CHUNK]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import ctypes
 import inspect
 import io
 import sys
@@ -26,6 +27,8 @@ class Raised:
     value: str
     traceback: str
 
+
+_libc = ctypes.CDLL(None)
 
 NO_VALUE = object()
 """A cell that ends in no expression, in `None`, or in a semicolon."""
@@ -100,11 +103,9 @@ def raised_by(error: BaseException) -> Raised | None:
 
 def flush_streams() -> None:
     """Python's buffers and those of C libraries."""
-    import ctypes
-
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):  # closed or replaced by the user's code
             continue
-    ctypes.CDLL(None).fflush(None)
+    _libc.fflush(None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lap_sandbox.runner import processes
 from lap_sandbox.runner.headtail import HeadTail
+from lap_sandbox.runner.processes import Counters
 from lap_sandbox.runner.wire import Frame, Kind
 
 _FROM_WORKER = (Kind.OUTPUT, Kind.VALUE, Kind.ERROR)
@@ -12,7 +12,7 @@ _FROM_WORKER = (Kind.OUTPUT, Kind.VALUE, Kind.ERROR)
 class Running:
     """One execution, from its `EXECUTE` to its `DONE`."""
 
-    def __init__(self, frame: Frame, *, lost: str) -> None:
+    def __init__(self, frame: Frame, counters: Counters, *, lost: str) -> None:
         limits = frame.header
         head, tail = int(limits["head"]), int(limits["tail"])
         self.id = frame.id
@@ -22,8 +22,9 @@ class Running:
         self._lost = lost
         self._bytes_left = int(limits["outputs"]) * int(limits["output_size"]) + 1024 * 1024
         self._frames_left = self._bytes_left // 1024
-        self._cpu = processes.cpu_seconds()
-        self._oom = processes.oom_kills()
+        self._counters = counters
+        self._cpu = counters.cpu_seconds()
+        self._oom = counters.oom_kills()
 
     def feed(self, kind: Kind, data: bytes) -> bytes:
         return self.streams[kind].feed(data)
@@ -44,12 +45,12 @@ class Running:
             "state_lost": bool(header.get("state_lost")) or bool(self._lost),
             "lost_before": bool(self._lost),
             "exit": header.get("exit"),
-            "oom": processes.oom_kills() > self._oom,
+            "oom": self._counters.oom_kills() > self._oom,
             "interrupted": self.interrupted,
             "stdout_dropped": self.streams[Kind.STDOUT].dropped,
             "stderr_dropped": self.streams[Kind.STDERR].dropped,
             "outputs_dropped": dropped if isinstance(dropped, int) else 0,
             "files": files,
             "files_more": more,
-            "cpu": round(max(processes.cpu_seconds() - self._cpu, 0.0), 6),
+            "cpu": round(max(self._counters.cpu_seconds() - self._cpu, 0.0), 6),
         }

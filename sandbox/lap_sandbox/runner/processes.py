@@ -13,14 +13,8 @@ from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
 
-OOM_COUNTERS = (
-    Path("/sys/fs/cgroup/memory.events"),
-    Path("/sys/fs/cgroup/memory/memory.oom_control"),
-)
-CPU_COUNTERS = (
-    (Path("/sys/fs/cgroup/cpu.stat"), "usage_usec", 1e-6),
-    (Path("/sys/fs/cgroup/cpuacct/cpuacct.usage"), "", 1e-9),
-)
+CROWD = 32
+"""Processes left behind by a cell that are no longer taken for its helpers."""
 
 _ZYGOTE = (
     "import sys; sys.path.insert(0, {path!r}); "
@@ -35,30 +29,47 @@ def make_dumpable(dumpable: bool) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
-def _counter(text: str, name: str) -> int:
-    for line in text.splitlines():
-        words = line.split()
-        if not name and len(words) == 1:
-            return int(words[0])
-        if len(words) == 2 and words[0] == name:
-            return int(words[1])
+class Counters:
+    """What the kernel counts for this container's control group; opened once, read often."""
+
+    def __init__(self, root: str = "/sys/fs/cgroup") -> None:
+        self._oom = _open_first(root, "memory.events", "memory/memory.oom_control")
+        self._cpu = _open_first(root, "cpu.stat")
+        self._cpu_v1 = _open_first(root, "cpuacct/cpuacct.usage")
+        self._tasks = _open_first(root, "pids.current", "pids/pids.current")
+
+    def oom_kills(self) -> int:
+        """Processes killed for memory so far; 0 where the kernel does not say."""
+        return _field(_read(self._oom), b"oom_kill")
+
+    def cpu_seconds(self) -> float:
+        """CPU time so far; 0 where the kernel does not say."""
+        if self._cpu is not None:
+            return _field(_read(self._cpu), b"usage_usec") * 1e-6
+        return int(_read(self._cpu_v1) or 0) * 1e-9
+
+    def tasks(self) -> int | None:
+        """Threads of all processes."""
+        return int(_read(self._tasks)) if self._tasks is not None else None
+
+
+def _open_first(root: str, *names: str) -> int | None:
+    for name in names:
+        with contextlib.suppress(OSError):
+            return os.open(f"{root}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    return None
+
+
+def _read(fd: int | None) -> bytes:
+    return b"" if fd is None else os.pread(fd, 4096, 0)
+
+
+def _field(data: bytes, name: bytes) -> int:
+    for line in data.splitlines():
+        key, _, value = line.partition(b" ")
+        if key == name:
+            return int(value)
     return 0
-
-
-def oom_kills() -> int:
-    """Processes of this container that the kernel killed for memory; 0 where it does not say."""
-    for path in OOM_COUNTERS:
-        with contextlib.suppress(OSError, ValueError):
-            return _counter(path.read_text(), "oom_kill")
-    return 0
-
-
-def cpu_seconds() -> float:
-    """CPU time of the container so far; 0 where the kernel does not say."""
-    for path, name, scale in CPU_COUNTERS:
-        with contextlib.suppress(OSError, ValueError):
-            return _counter(path.read_text(), name) * scale
-    return 0.0
 
 
 def others(keep: int) -> list[int]:
@@ -68,6 +79,10 @@ def others(keep: int) -> list[int]:
 
 
 def signal_all(number: signal.Signals) -> None:
+    """Signal every process that this one may signal, but for itself.  Only for PID 1 of a
+    namespace of its own: elsewhere it would be the whole machine."""
+    if os.getpid() != 1:
+        raise RuntimeError("only PID 1 of a sandbox may signal everything")
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(-1, number)
 
@@ -90,6 +105,34 @@ def kill_tree(keep: int, *, patience: float = 2.0) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(keep, signal.SIGCONT)
     return True
+
+
+def _parent(pid: int) -> int:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        return int(stat.rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def sweep(zygote: int, worker: int) -> None:
+    """After a cell: end what it left behind.  Its children may stay, they are part of its state;
+    daemons that cut themselves loose may not, and a crowd goes as a whole."""
+    left = [pid for pid in others(zygote) if pid != worker]
+    if not left:
+        return
+    crowd = len(left) > CROWD
+    if crowd:
+        signal_all(signal.SIGSTOP)
+        left = [pid for pid in others(zygote) if pid != worker]
+    for pid in left:
+        if crowd or _parent(pid) == os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    if crowd:
+        for pid in (zygote, worker):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def reap_all(*, spare: int) -> dict[int, int]:

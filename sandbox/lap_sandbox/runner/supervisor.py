@@ -36,6 +36,7 @@ class Supervisor:
         self._decoder = wire.Decoder()
         self._out = bytearray()
         self._requests = Requests(root, self.send)
+        self._counters = processes.Counters()
         self._running: Running | None = None
         self._next: tuple[wire.Frame, bytearray] | None = None
         self._queued: tuple[wire.Frame, bytes] | None = None
@@ -141,8 +142,11 @@ class Supervisor:
         if self._stopped:
             self._stopped = False
             processes.signal_all(signal.SIGCONT)
-        if frame.kind == Kind.EXECUTE:
-            self._next = (frame, bytearray())
+        if frame.kind == Kind.EXECUTE and frame.header.get("more") is True:
+            self._next = (frame, bytearray(frame.body))
+        elif frame.kind == Kind.EXECUTE:
+            self._queued = (frame, frame.body)
+            self._begin()
         elif frame.kind == Kind.INTERRUPT:
             self._interrupt()
         elif frame.kind == Kind.KILL:
@@ -170,22 +174,29 @@ class Supervisor:
             return
         frame, code = self._queued
         self._queued = None
-        self._running = Running(frame, lost=self._lost)
+        self._running = Running(frame, self._counters, lost=self._lost)
         self._lost = ""
-        for kind in self._streams:
-            self._drain(kind)
-        data = wire.encode(Kind.EXECUTE, frame.id, dict(frame.header))
-        for start in range(0, len(code), wire.CHUNK):
+        header = {**frame.header, "more": len(code) > wire.CHUNK}
+        data = wire.encode(Kind.EXECUTE, frame.id, header, code[: wire.CHUNK])
+        for start in range(wire.CHUNK, len(code), wire.CHUNK):
             data += wire.encode(Kind.DATA, frame.id, None, code[start : start + wire.CHUNK])
-        data += wire.encode(Kind.END, frame.id)
-        # The worker waits for exactly this, so blocking is short; one that does not read dies.
-        self._channel.settimeout(2.0)
-        try:
-            self._channel.sendall(data)
-        except OSError:
+        if header["more"]:
+            data += wire.encode(Kind.END, frame.id)
+        if not self._tell_worker(self._channel, data):
             self._replace_worker("died")
-            return
-        self._channel.setblocking(False)
+
+    @staticmethod
+    def _tell_worker(channel: socket.socket, data: bytes) -> bool:
+        """The worker waits for exactly this, so that blocking is short where it happens at all."""
+        try:
+            sent = channel.send(data)
+            if sent < len(data):
+                channel.settimeout(2.0)
+                channel.sendall(data[sent:])
+                channel.setblocking(False)
+        except OSError:
+            return False
+        return True
 
     def _interrupt(self) -> None:
         if self._queued is not None:
@@ -280,6 +291,9 @@ class Supervisor:
         self._begin()
 
     def _finish(self, running: Running, header: dict[str, object]) -> None:
+        # This process, the zygote and the worker: nobody else is there to be looked for.
+        if self._worker_pid and self._counters.tasks() != 3:
+            processes.sweep(self._zygote.pid, self._worker_pid)
         for kind in list(self._streams):
             self._drain(kind)
         for kind in (Kind.STDOUT, Kind.STDERR):

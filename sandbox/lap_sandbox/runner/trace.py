@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import linecache
 import traceback
 from types import TracebackType
@@ -16,7 +17,8 @@ _cells: list[str] = []
 
 def remember(name: str, code: str) -> None:
     """Let tracebacks and `inspect.getsource` find the source of the cell called `name`."""
-    lines = code.splitlines(keepends=True)
+    # Every line ends in a newline, as in files: carets are placed by it.
+    lines = [line + "\n" for line in code.split("\n")]
     linecache.cache[name] = (len(code), None, lines, name)
     _cells.append(name)
     if len(_cells) > _KEPT_CELLS:
@@ -30,11 +32,22 @@ def _is_users(filename: str) -> bool:
 def _keep_users(trace: traceback.TracebackException, depth: int = 0) -> None:
     frames = [frame for frame in trace.stack if _is_users(frame.filename)]
     trace.stack = traceback.StackSummary.from_list(frames)
+    _drop_echo(trace)
     if depth > 20:
         return
     for other in (trace.__cause__, trace.__context__, *(trace.exceptions or ())):
         if other is not None:
             _keep_users(other, depth + 1)
+
+
+def _drop_echo(trace: traceback.TracebackException) -> None:
+    """Forget a cause inside a library that says the same again, as pandas' KeyErrors have."""
+    for name in ("__cause__", "__context__"):
+        other = getattr(trace, name)
+        if other is None or str(other) != str(trace):
+            continue
+        if not any(_is_users(frame.filename) for frame in other.stack):
+            setattr(trace, name, None)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -58,6 +71,10 @@ def _hint(error: BaseException) -> str:
 def describe(error: BaseException, trace: TracebackType | None) -> tuple[str, str, str]:
     """Class name, message and traceback of `error`, whatever its own methods do."""
     name = shorten(type(error).__name__, 200)
+    cancelled = error.__context__
+    if isinstance(error, KeyboardInterrupt) and isinstance(cancelled, asyncio.CancelledError):
+        # How an event loop passes an interrupt on; where it struck is in the latter.
+        error.__context__, trace = None, cancelled.__traceback__
     try:
         full = traceback.TracebackException(type(error), error, trace, compact=True)
         _keep_users(full)

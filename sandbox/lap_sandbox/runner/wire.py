@@ -38,7 +38,8 @@ class Kind(IntEnum):
 
     # host → supervisor
     EXECUTE = 0x01
-    """header: the limits of this execution; the code follows in `DATA`, then `END`"""
+    """header: the limits of this execution; body: the code, or with `more` its first part, the rest
+    in `DATA`, then `END`"""
     INTERRUPT = 0x02
     KILL = 0x03
     """end everything but the supervisor; a fresh worker"""

@@ -107,8 +107,8 @@ class Worker:
             frame = self._channel.receive()
             if frame.kind != wire.Kind.EXECUTE:
                 continue
-            parts = []
-            while (part := self._channel.receive()).kind == wire.Kind.DATA:
+            parts = [frame.body]
+            while frame.header["more"] and (part := self._channel.receive()).kind == wire.Kind.DATA:
                 parts.append(part.body)
             self._execute(frame, b"".join(parts).decode("utf-8", "replace"))
 
@@ -137,7 +137,8 @@ class Worker:
         )
 
     def _interruptible(self, id: int, code: str) -> cells.Raised | None:
-        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - a cell may have closed the last one
+        if sys.stdin is None or sys.stdin.closed:  # `exit()` closes it
+            sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return self._run(id, code)
