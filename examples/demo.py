@@ -23,6 +23,7 @@ from typing import Any
 import mcp.types as t
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
+from mcp.shared.exceptions import MCPError
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -78,6 +79,7 @@ while True:
 STILL_THERE = 'f"{steps > 0=}, and sales still has {len(sales)} rows"'
 ENDLESS_LIMIT = 1.0
 """Seconds."""
+LOG = "server.log"
 
 NO_ENGINE = """\
 Python cannot run here yet: [bold]no Docker Engine is ready[/] (see above).
@@ -247,14 +249,9 @@ async def tour(console: Console, home: Path, url: str, with_sandbox: bool) -> No
         env={"LAP_CONFIG": str(config), "LAP_HOME": str(home / "lap")},
         cwd=Path.cwd(),
     )
-    with (home / "server.log").open("w+") as log:
-        try:
-            async with Client(stdio_client(server, errlog=log)) as client:
-                await walk(Tour(console, client), with_sandbox)
-        except Exception:
-            log.seek(0)
-            console.print(Panel(Text(log.read()[-3000:]), title="the server's log"))
-            raise
+    with (home / LOG).open("w") as log:
+        async with Client(stdio_client(server, errlog=log)) as client:
+            await walk(Tour(console, client), with_sandbox)
 
 
 async def walk(guide: Tour, with_sandbox: bool) -> None:
@@ -276,16 +273,35 @@ async def walk(guide: Tour, with_sandbox: bool) -> None:
     guide.console.print(f"\n[dim]{guide.steps} steps in {took:.1f} s[/]")
 
 
+def show_failure(console: Console, failures: BaseExceptionGroup[Exception], home: Path) -> None:
+    """In words, with what the server logged."""
+    for failure in leaves(failures):
+        console.print(Text(f"\nThe demo stopped: {failure}", style="bold red"))
+    log = (home / LOG).read_text(errors="replace") if (home / LOG).exists() else ""
+    if log.strip():
+        console.print(Panel(Text(log.strip()[-3000:]), title="what the server logged"))
+
+
+def leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from leaves(each)
+        else:
+            yield each
+
+
 def main() -> int:
     console = Console()
     with_sandbox = sandbox_ready(console)
-    with tempfile.TemporaryDirectory(prefix="lap-demo-") as home, example_agent() as url:
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="lap-demo-") as home:
         try:
-            asyncio.run(tour(console, Path(home), url, with_sandbox))
-        except DemoFailed as failure:
-            console.print(Text(str(failure), style="red"))
-            return 1
-    return 0
+            with example_agent() as url:
+                asyncio.run(tour(console, Path(home), url, with_sandbox))
+        except* (DemoFailed, MCPError) as failures:
+            show_failure(console, failures, Path(home))
+            failed = True
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

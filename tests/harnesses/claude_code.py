@@ -9,7 +9,7 @@ from typing import Any
 
 import claude_agent_sdk
 
-from tests.harnesses.surroundings import LAP_MCP, Surroundings
+from tests.harnesses.surroundings import Surroundings
 
 CLAUDE = Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"
 
@@ -31,7 +31,7 @@ def command(around: Surroundings, script: Sequence[Mapping[str, Any]]) -> list[s
     servers = {
         "lap": {
             "type": "stdio",
-            "command": str(LAP_MCP),
+            "command": str(around.server_command()),
             "args": [],
             "env": dict(around.lap_environment),
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 import codex_cli_bin
 
-from tests.harnesses.surroundings import LAP_MCP, Surroundings
+from tests.harnesses.surroundings import Surroundings
 
 CODEX = Path(codex_cli_bin.__file__).parent / "bin" / "codex"
 
@@ -50,7 +50,9 @@ def run(around: Surroundings, codex_home: Path, script: Sequence[Mapping[str, An
     environment = "\n".join(f"{k} = {json.dumps(v)}" for k, v in around.lap_environment.items())
     (codex_home / "config.toml").write_text(
         CONFIG.format(
-            port=around.model_port, command=json.dumps(str(LAP_MCP)), environment=environment
+            port=around.model_port,
+            command=json.dumps(str(around.server_command())),
+            environment=environment,
         )
     )
     prompt = f"Do as the script says. %%{json.dumps(list(script))}%%"

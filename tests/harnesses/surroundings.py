@@ -38,6 +38,17 @@ class Surroundings:
         return self.home / "lap"
 
     @property
+    def server_log(self) -> Path:
+        return self.home / "server.log"
+
+    def server_command(self) -> Path:
+        """`lap-mcp`, with what it says on stderr kept for when a test fails."""
+        command = self.home / "lap-mcp"
+        command.write_text(f'#!/bin/sh\nexec {LAP_MCP} "$@" 2>>{self.server_log}\n')
+        command.chmod(0o755)
+        return command
+
+    @property
     def lap_environment(self) -> Mapping[str, str]:
         """What our server is given on top of what the harness hands on."""
         return {"LAP_CONFIG": str(self.lap_config), "LAP_HOME": str(self.lap_home)}
@@ -69,8 +80,13 @@ class Surroundings:
         finally:
             self.started.end(process)
         said = out.decode(errors="replace")
-        assert process.returncode == 0, f"{said[-4000:]}\n--- stderr\n{err.decode()[-4000:]}"
+        assert process.returncode == 0, self._what_happened(said, err.decode(errors="replace"))
         return said
+
+    def _what_happened(self, out: str, err: str) -> str:
+        log = self.server_log.read_text() if self.server_log.exists() else ""
+        parts = {"its end": out[-1500:], "its stderr": err[-1500:], "our server's": log[-3000:]}
+        return "\n".join(f"--- {name}\n{text}" for name, text in parts.items())
 
     def lap(self, *arguments: str) -> str:
         """A `lap-mcp` command beside the running server, on the same LAP_HOME."""
