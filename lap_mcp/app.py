@@ -33,11 +33,11 @@ from lap_mcp.config import (
 )
 from lap_mcp.errors import ConfigError, StoreError
 from lap_mcp.logs import set_up_logs
-from lap_mcp.model import Problem
+from lap_mcp.model import Principal, Problem
 from lap_mcp.scrub import Scrubber
 
 if TYPE_CHECKING:
-    from lap_sandbox.base import Launcher
+    from lap_sandbox.base import Launcher, Limits
     from lap_sandbox.docker_engine import DockerLauncher
 
     from lap_mcp.control.changes import Changes
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from lap_mcp.control.prompt_files import ReadPath
     from lap_mcp.control.refresh import Refresher
     from lap_mcp.control.registry import Registry
+    from lap_mcp.control.sandboxes import SandboxLimits
     from lap_mcp.control.services import Services
     from lap_mcp.store.database import Database
 
@@ -98,11 +99,25 @@ class Parts:
 
 def sandbox_launcher(config: Config, here: Surroundings, home: Path) -> DockerLauncher:
     """The launcher that `[sandbox]` asks for.  Construction touches no engine."""
-    from lap_sandbox.base import LauncherConfig, Limits
+    from lap_sandbox.base import LauncherConfig
     from lap_sandbox.docker_engine import DockerLauncher
 
     table = config.sandbox
-    limits = Limits(
+    settings = LauncherConfig(
+        limits=_sandbox_size(config),
+        warm=table.warm,
+        image=table.image,
+        runtime=table.runtime,
+        instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
+    )
+    return DockerLauncher(settings, environ=here.environ, home=here.home)
+
+
+def _sandbox_size(config: Config) -> Limits:
+    from lap_sandbox.base import Limits
+
+    table = config.sandbox
+    return Limits(
         memory=table.memory,
         cpus=table.cpus,
         pids=table.pids,
@@ -111,14 +126,6 @@ def sandbox_launcher(config: Config, here: Surroundings, home: Path) -> DockerLa
         files=table.files,
         file_size=table.file_size,
     )
-    settings = LauncherConfig(
-        limits=limits,
-        warm=table.warm,
-        image=table.image,
-        runtime=table.runtime,
-        instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
-    )
-    return DockerLauncher(settings, environ=here.environ, home=here.home)
 
 
 @asynccontextmanager
@@ -239,9 +246,14 @@ async def open_services(
         launcher = await anyio.to_thread.run_sync(
             sandbox_launcher, config, program.here, parts.home
         )
-        stack.push_async_callback(launcher.aclose)
-        sandboxes = Sandboxes(launcher)
-        given = GivenFiles(parts.database, blobs, sandboxes.file, read_path)
+
+        async def sandbox_file(principal: Principal, sandbox_id: str, path: str) -> bytes:
+            return await sandboxes.file(principal, sandbox_id, path)
+
+        given = GivenFiles(parts.database, blobs, sandbox_file, read_path)
+        sandboxes = await stack.enter_async_context(
+            Sandboxes(launcher, given.read, _sandbox_limits(config)).running()
+        )
         options = EngineOptions(
             changes=parts.changes,
             limits=_session_limits(config),
@@ -254,7 +266,8 @@ async def open_services(
         stack.callback(tasks.cancel_scope.cancel)
         if server:
             tasks.start_soon(parts.refresher.run)
-            tasks.start_soon(_prepare, launcher)
+            sandboxes.prepare()
+            tasks.start_soon(_reap, launcher)
         services = Services(
             sessions=sessions,
             registry=parts.registry,
@@ -293,16 +306,29 @@ def _local_files(program: Program, config: Config) -> ReadPath:
     return files.read
 
 
-async def _prepare(launcher: Launcher) -> None:
-    """Get the sandbox ready before it is asked for, and clear what dead servers left.  What goes
-    wrong is in `preparation()`, where the first call and `lap_status` find it."""
+def _sandbox_limits(config: Config) -> SandboxLimits:
+    from lap_mcp.control.sandboxes import SandboxLimits
+
+    table = config.sandbox
+    return SandboxLimits(
+        sandbox=_sandbox_size(config),
+        idle=table.idle,
+        open=table.max_open,
+        per_principal=table.per_principal,
+    )
+
+
+async def _reap(launcher: Launcher) -> None:
+    """Clear what dead servers left.  An engine that is down leaves nothing to clear."""
     from lap_sandbox.errors import SandboxError
 
     try:
-        await launcher.prepare()
-        await launcher.reap()
+        gone = await launcher.reap()
     except SandboxError as exc:
-        logger.warning("no sandbox: %s", exc)
+        logger.info("left-over sandboxes were not looked for: %s", exc)
+    else:
+        if gone:
+            logger.info("left-over sandboxes were removed", extra={"count": gone})
 
 
 def status(parts: Parts, launcher: Launcher) -> Mapping[str, Any]:
