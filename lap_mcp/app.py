@@ -33,7 +33,7 @@ from lap_mcp.config import (
 )
 from lap_mcp.errors import ConfigError, StoreError
 from lap_mcp.logs import set_up_logs
-from lap_mcp.model import Principal, Problem
+from lap_mcp.model import Problem
 from lap_mcp.scrub import Scrubber
 
 if TYPE_CHECKING:
@@ -246,14 +246,9 @@ async def open_services(
         launcher = await anyio.to_thread.run_sync(
             sandbox_launcher, config, program.here, parts.home
         )
-
-        async def sandbox_file(principal: Principal, sandbox_id: str, path: str) -> bytes:
-            return await sandboxes.file(principal, sandbox_id, path)
-
-        given = GivenFiles(parts.database, blobs, sandbox_file, read_path)
-        sandboxes = await stack.enter_async_context(
-            Sandboxes(launcher, given.read, _sandbox_limits(config)).running()
-        )
+        sandboxes = Sandboxes(launcher, _sandbox_limits(config))
+        given = GivenFiles(parts.database, blobs, sandboxes.file, read_path)
+        await stack.enter_async_context(sandboxes.running(given.read))
         options = EngineOptions(
             changes=parts.changes,
             limits=_session_limits(config),

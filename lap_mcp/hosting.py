@@ -75,15 +75,18 @@ class ServiceOwner:
             self.closed.set()
 
     async def _hold(self, attempt: _Attempt) -> None:
+        """Boundary: what breaks while services open, or while they run, is logged and told to
+        whoever waits; the next request opens them again."""
         try:
             async with self._open() as running:
                 self._running = running
                 attempt.done.set()
                 await self._wake.wait()
         except LapError as error:
-            if attempt.done.is_set():
-                raise
             attempt.error = error
+        except Exception:
+            logger.exception("the services broke")
+            attempt.error = Unavailable("The server broke.", remedy="Its log on stderr says why.")
         finally:
             self._running = None
             self._attempt = None

@@ -97,6 +97,11 @@ class SandboxTable(Table):
     files: int = Field(20_000, ge=16)
     """Number of files and folders in `/mnt/data`."""
     file_size: Size = 256 * MiB
+    idle: Duration = 20 * 60.0
+    """How long a sandbox may be without use before it is closed."""
+    max_open: int = Field(16, ge=1, le=200)
+    """Sandboxes open at the same time, of everybody together."""
+    per_principal: int = Field(8, ge=1, le=200)
 
 
 class McpTable(Table):
