@@ -302,7 +302,18 @@ async def serve(
         timeout_graceful_shutdown=int(_DRAIN) + 5,
     )
     server = Server(config)
-    await server.serve(sockets=list(sockets))
+
+    async def end_with_caller() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            server.should_exit = True
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(end_with_caller)
+        with anyio.CancelScope(shield=True):
+            await server.serve(sockets=list(sockets))
+        group.cancel_scope.cancel()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
+
+import anyio.to_thread
 
 from .text import one_line
 
 
+async def load() -> None:
+    """Import the validator, which reads files and takes a while, beside the loop; once."""
+    if "jsonschema" not in sys.modules:
+        await anyio.to_thread.run_sync(importlib.import_module, "jsonschema")
+
+
 class Checker:
-    """One schema (JSON Schema 2020-12), compiled once.  Never fetches a reference."""
+    """One schema (JSON Schema 2020-12), compiled once.  Never fetches a reference.  Inside a loop,
+    `load` comes first."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         from jsonschema import Draft202012Validator

@@ -12,7 +12,7 @@ import mcp.types as t
 from lap_mcp.control.services import Services
 from lap_mcp.errors import LapError
 
-from .arguments import Checker
+from .arguments import Checker, load
 from .options import FaceOptions
 from .toolset import Caller, Toolset, is_read_only
 
@@ -71,6 +71,7 @@ class Catalogue:
         return entries
 
     async def find(self, caller: Caller, name: str) -> Entry | None:
+        await load()
         return (await self.entries(caller)).get(name)
 
     def known_schema(self, name: str) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import mimetypes
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from lap_mcp.errors import LapError, LimitReached
 from lap_mcp.model import Agent
 
 from . import uris
+from .media_types import media_type_of
 from .providers import Request, ResourceProvider
 from .results import size_words
 from .session_tools import question_json, session_json, turn_json
@@ -206,7 +206,7 @@ async def _file(
         media_type = stored.media_type
     else:
         data = await services.sandboxes.file(principal, address.id, address.path)
-        media_type = mimetypes.guess_type(address.path)[0] or "application/octet-stream"
+        media_type = media_type_of(address.path)
     if len(data) > MAX_READ:
         raise LimitReached(
             f"This file has {size_words(len(data))}; at most {size_words(MAX_READ)} are sent.",

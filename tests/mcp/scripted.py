@@ -78,16 +78,7 @@ class Stage:
 
     async def delta(self, text: str) -> None:
         self.room.open_text += text
-        self.sessions.tell(
-            self.room,
-            Delta(
-                session_id=self.room.session.id,
-                turn_id=self.turn_id,
-                kind="message",
-                message_id="m",
-                text=text,
-            ),
-        )
+        self.sessions.tell(self.room, self.sessions.delta(self.room, self.turn_id, text))
         await anyio.lowlevel.checkpoint()
 
     async def message(self, text: str, data: Any = None) -> None:
@@ -238,6 +229,17 @@ class ScriptedSessions:
         self.tell(room, event)
         return event
 
+    @staticmethod
+    def delta(room: Room, turn_id: str, text: str, *, replace: bool = False) -> Delta:
+        return Delta(
+            session_id=room.session.id,
+            turn_id=turn_id,
+            kind="message",
+            message_id="m",
+            text=text,
+            replace=replace,
+        )
+
     def tell(self, room: Room, item: Followed) -> None:
         for send in room.followers:
             send.send_nowait(item)
@@ -310,6 +312,8 @@ class ScriptedSessions:
         send, receive = anyio.create_memory_object_stream[Followed](10_000)
         for event in room.events[after:]:
             send.send_nowait(event)
+        if room.open_text:
+            send.send_nowait(self.delta(room, room.turns[-1].id, room.open_text, replace=True))
         room.followers.add(send)
         try:
             yield receive
