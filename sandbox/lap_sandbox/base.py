@@ -230,5 +230,8 @@ class LauncherConfig:
     image: str = "lap-sandbox:core"
     runtime: str | None = None
     """OCI runtime by name (`runsc`, `kata`); the engine's default where `None`."""
+    idle_stop: float = 60.0
+    """Seconds without a request after which everything in a sandbox is stopped (SIGSTOP) until
+    the next one, so that what a cell left running costs nothing."""
     instance: str = "default"
     """Whose containers these are: one label value per `LAP_HOME`."""

@@ -16,6 +16,10 @@ TMP_FILES = 10_000
 OOM_SCORE = 500
 """The zygote and the worker raise their own: the supervisor goes last."""
 
+_NO_NETWORK = {"network_mode": "none", "network_disabled": True}
+_NO_RIGHTS = {"cap_drop": ["ALL"], "privileged": False, "read_only": True, "group_add": []}
+_OWN_NAMESPACES = {"ipc_mode": "private", "cgroupns": "private"}
+
 ENVIRONMENT = {
     "HOME": "/tmp",
     "USER": "sandbox",
@@ -41,6 +45,7 @@ class Placement:
     small_uids: bool
     """The engine maps only 65,536 uids (rootless, userns-remap)."""
     labels: dict[str, str]
+    idle_stop: float = 60.0
 
 
 def choose_uid(*, small: bool) -> int:
@@ -68,10 +73,12 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
     attached client goes away, which ends the supervisor.
     """
     return {
+        **_NO_NETWORK,
+        **_NO_RIGHTS,
+        **_OWN_NAMESPACES,
         "image": placement.image,
-        "command": COMMAND,
+        "command": [*COMMAND, str(placement.idle_stop)],
         "user": f"{uid}:{uid}",
-        "group_add": [],
         "working_dir": "/mnt/data",
         "hostname": "sandbox",
         "domainname": "",
@@ -81,18 +88,11 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
         "tty": False,
         "detach": False,
         "init": False,
-        "network_mode": "none",
-        "network_disabled": True,
-        "read_only": True,
         "tmpfs": {
             "/mnt/data": _tmpfs(limits.disk, limits.files, uid),
             "/tmp": _tmpfs(limits.tmp, TMP_FILES, uid),
         },
         "shm_size": SHARED_MEMORY,
-        "ipc_mode": "private",
-        "cgroupns": "private",
-        "cap_drop": ["ALL"],
-        "privileged": False,
         "security_opt": security_options(apparmor=placement.apparmor),
         "pids_limit": limits.pids,
         "mem_limit": limits.memory,

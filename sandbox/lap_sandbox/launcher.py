@@ -13,7 +13,7 @@ import anyio.to_thread
 from lap_sandbox import container, image_build, owner, preflight
 from lap_sandbox.base import Check, LauncherConfig, Limits, Preparation
 from lap_sandbox.container import Container
-from lap_sandbox.engine import BuildFailed, Engine
+from lap_sandbox.engine import BuildFailed, Engine, Found
 from lap_sandbox.errors import LauncherUnavailable, LimitReached
 from lap_sandbox.hardening import Placement
 from lap_sandbox.session import ContainerSandbox
@@ -21,7 +21,7 @@ from lap_sandbox.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
-WARM_PING_SECONDS = 0.5
+WARM_PING_SECONDS = 0.3
 MIN_MEMORY = 256 * 1024 * 1024
 MAX_SANDBOXES = 200
 """Of one launcher: a last line of defence, callers have their own quotas."""
@@ -40,6 +40,7 @@ class ContainerLauncher:
         self._preparing = anyio.Lock()
         self._refilling = False
         self._image: str | None = None
+        self._owner = ("", "")
         self._preparation = Preparation(ready=False, words="the sandbox was not prepared yet")
         self._progress: tuple[image_build.Progress, float] | None = None
         self._warm: list[Container] = []
@@ -83,6 +84,8 @@ class ContainerLauncher:
         await self._engine.find()
         tag = self._config.image
         flavor = image_build.flavor_of(tag)
+        if not self._owner[0]:
+            self._owner = await anyio.to_thread.run_sync(owner.identity)
         found = await self._engine.image_id(tag)
         if flavor is None:
             if found is None:
@@ -91,7 +94,7 @@ class ContainerLauncher:
                     remedy="Pull it, or set `image` of `[sandbox]` to `lap-sandbox:core`.",
                 )
             return found[0]
-        wanted = image_build.content_hash(flavor)
+        wanted = await anyio.to_thread.run_sync(image_build.content_hash, flavor)
         if found is not None and not force and found[1].get(image_build.HASH_LABEL) == wanted:
             return found[0]
         await self._build_image(tag, flavor)
@@ -157,8 +160,12 @@ class ContainerLauncher:
             if not _same_size(waiting.limits, limits) or waiting not in self._warm:
                 continue
             self._warm.remove(waiting)
-            if await container.is_well(waiting, WARM_PING_SECONDS):
-                return waiting
+            try:
+                if await container.is_well(waiting, WARM_PING_SECONDS):
+                    return waiting
+            except BaseException:  # the caller was cancelled: back with it
+                self._warm.append(waiting)
+                raise
             self._tasks.start(waiting.remove(), "remove a dead warm sandbox")
         return None
 
@@ -173,9 +180,8 @@ class ContainerLauncher:
             runtime=self._config.runtime,
             apparmor="apparmor" in facts.security,
             small_uids=facts.small_uids,
-            labels=container.new_labels(
-                self._config.instance, owner.this_process(), owner.machine(), labels
-            ),
+            idle_stop=self._config.idle_stop,
+            labels=container.new_labels(self._config.instance, *self._owner, labels),
         )
         return await container.start(self._engine, self._tasks, limits, placement)
 
@@ -207,7 +213,7 @@ class ContainerLauncher:
         except LauncherUnavailable as error:
             return [Check(name="engine", level="error", words=error.message, remedy=error.remedy)]
         found = await self._engine.image_id(self._config.image)
-        return preflight.checks(facts, self._config, found)
+        return await anyio.to_thread.run_sync(preflight.checks, facts, self._config, found)
 
     @property
     def limits(self) -> Limits:
@@ -235,13 +241,9 @@ class ContainerLauncher:
         own |= {waiting.id for waiting in self._warm}
         count = 0
         for found in await self._engine.containers(f"lap.instance={self._config.instance}"):
-            labels = found.labels
-            if labels.get("lap.managed") != "1" or found.id in own:
+            if found.labels.get("lap.managed") != "1" or found.id in own:
                 continue
-            there = labels.get("lap.machine", "")
-            # After a reboot nothing of before runs any more, whoever it belonged to.
-            stale = there != owner.machine() and not found.running
-            if stale or owner.is_dead(labels.get("lap.owner", ""), there):
+            if await anyio.to_thread.run_sync(_is_left_behind, found):
                 await self._engine.remove(found.id)
                 count += 1
         return count
@@ -249,14 +251,23 @@ class ContainerLauncher:
     async def aclose(self) -> None:
         self._closed = True
         with anyio.CancelScope(shield=True):
+            # First what could still start containers, then the containers.
+            await self._tasks.aclose()
             async with anyio.create_task_group() as group:
                 for sandbox in list(self._sandboxes):
                     group.start_soon(sandbox.close)
                 for waiting in self._warm:
                     group.start_soon(waiting.remove)
             self._warm.clear()
-            await self._tasks.aclose()
             await self._engine.aclose()
+
+
+def _is_left_behind(found: Found) -> bool:
+    """Its server is dead.  After a reboot nothing of before runs, whoever it belonged to."""
+    there = found.labels.get("lap.machine", "")
+    if there != owner.machine():
+        return not found.running
+    return owner.is_dead(found.labels.get("lap.owner", ""), there)
 
 
 def _same_size(one: Limits, other: Limits) -> bool:

@@ -51,6 +51,11 @@ def this_process() -> str:
     return f"{pid}:{_start_of(pid)}"
 
 
+def identity() -> tuple[str, str]:
+    """This process and where its pid means something.  Reads files: not for an event loop."""
+    return this_process(), machine()
+
+
 def is_dead(owner: str, where: str) -> bool:
     """The process `owner` of `machine()` `where` has ended.  In doubt: no."""
     if where != machine():

@@ -10,6 +10,9 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+CLOSE_SECONDS = 40
+"""A container that is being started cannot be left half-way; this is longer than that takes."""
+
 
 class Tasks:
     """Tasks of one owner, on the running event loop (asyncio is the only backend)."""
@@ -40,4 +43,4 @@ class Tasks:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=10)
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)

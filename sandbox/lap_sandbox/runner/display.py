@@ -80,33 +80,22 @@ def rich(value: Any) -> Iterator[tuple[str, bytes]]:
     """The rich representations of `value`: at most one image, one text with markup, one JSON."""
     if isinstance(value, type):
         return
-    bundle = _bundle(value)
+    answer = _ask(value, "_repr_mimebundle_", include=None, exclude=None)
+    bundle = answer if isinstance(answer, dict) else {}
     for group in (IMAGES, MARKUP, ("application/json",)):
         for mime in group:
-            data = _as_bytes(mime, bundle[mime] if mime in bundle else _call(value, mime))
+            data = _as_bytes(mime, bundle[mime] if mime in bundle else _ask(value, _METHODS[mime]))
             if data is not None:
                 yield mime, data
                 break
 
 
-def _bundle(value: Any) -> dict[str, Any]:
-    method = getattr(value, "_repr_mimebundle_", None)
-    if not callable(method):
-        return {}
+def _ask(value: Any, name: str, **arguments: Any) -> Any:
+    """What the method `name` of `value` says; a broken representation is as good as none."""
     try:
-        bundle = method(include=None, exclude=None)
-    except Exception:  # a broken representation is as good as none
-        return {}
-    if isinstance(bundle, tuple) and bundle:
-        bundle = bundle[0]
-    return bundle if isinstance(bundle, dict) else {}
-
-
-def _call(value: Any, mime: str) -> Any:
-    try:
-        method = getattr(value, _METHODS[mime], None)
-        result = method() if callable(method) else None
-    except Exception:  # a broken representation is as good as none
+        method = getattr(value, name, None)
+        result = method(**arguments) if callable(method) else None
+    except Exception:  # the user's code: it may raise anything
         return None
     # Jupyter allows (data, metadata).
     return result[0] if isinstance(result, tuple) and result else result

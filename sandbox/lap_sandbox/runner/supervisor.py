@@ -24,14 +24,15 @@ from lap_sandbox.runner.wire import Kind
 HOST_IN, HOST_OUT = 0, 1
 HIGH_WATER = 1024 * 1024
 """Bytes waiting for the host beyond which worker and file reads pause; streams are drained on."""
-IDLE_STOP = 60.0
-"""Seconds without a request after which everything but this process is stopped."""
 MAX_FAILURES = 5
 """Zygotes and workers in a row that end before they are ready."""
 
 
 class Supervisor:
-    def __init__(self, root: str) -> None:
+    """`idle_stop`: seconds without a request after which everything else is stopped."""
+
+    def __init__(self, root: str, idle_stop: float) -> None:
+        self._idle_stop = idle_stop
         self._selector = selectors.DefaultSelector()
         self._decoder = wire.Decoder()
         self._out = bytearray()
@@ -56,6 +57,7 @@ class Supervisor:
             signal.signal(number, signal.SIG_IGN)
         self._watch(self._wake_read, self._on_children)
         self._watch(HOST_IN, self._on_host)
+        os.set_blocking(HOST_OUT, False)
         self._zygote: processes.Zygote
         self._start_zygote()
 
@@ -74,7 +76,7 @@ class Supervisor:
             return 0
         if self._running is not None or self._stopped:
             return None
-        left = self._last + IDLE_STOP - time.monotonic()
+        left = self._last + self._idle_stop - time.monotonic()
         if left <= 0 and self._worker_pid:
             self._stopped = True
             processes.signal_all(signal.SIGSTOP)
@@ -380,7 +382,9 @@ class Supervisor:
 
 
 def main() -> NoReturn:
-    """Become PID 1 of a sandbox whose files are in /mnt/data."""
+    """Be PID 1 of a sandbox whose files are in /mnt/data; the argument is `idle_stop`."""
+    if os.getpid() != 1:
+        sys.exit("this is only for PID 1 of a sandbox: it signals every process that it sees")
     processes.make_dumpable(False)
     os.environ.setdefault("MPLCONFIGDIR", "/tmp/.matplotlib")
-    Supervisor("/mnt/data").serve()
+    Supervisor("/mnt/data", float(sys.argv[1])).serve()
