@@ -228,7 +228,8 @@ async def open_services(
 ) -> AsyncIterator[Running]:
     """Open everything.  Leaving ends it: turns are handed on or ended in words, sandboxes closed.
 
-    `server`: keep the registry current and the sandbox ready; a command does neither.
+    `server`: keep the registry current and the sandbox ready, and drive turns that nobody drives;
+    a command does none of it.
 
     Raises:
         ConfigError, StoreError: only if not `lenient`.
@@ -253,6 +254,7 @@ async def open_services(
             changes=parts.changes,
             limits=_session_limits(config),
             scrub=program.scrubber.text,
+            adopt=server,
         )
         sessions = await stack.enter_async_context(
             open_sessions(parts.database, blobs, parts.registry, given, options)

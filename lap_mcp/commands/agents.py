@@ -17,7 +17,7 @@ from lap_mcp.control.catalogue import CatalogueRow, Words
 from lap_mcp.control.registry import own_words
 from lap_mcp.control.tool_names import slug
 from lap_mcp.errors import Conflict, NotFound
-from lap_mcp.model import Agent
+from lap_mcp.model import Agent, Problem
 
 from . import calling
 from .console import (
@@ -65,18 +65,18 @@ def list_(
     """List the registered agents."""
     config = read_config(context)
 
-    async def work() -> tuple[Sequence[Agent], Parts]:
+    async def work() -> tuple[Sequence[Agent], Sequence[Problem]]:
         async with _asked(program(context), config, offline=offline) as parts:
-            return parts.registry.agents(), parts
+            return parts.registry.agents(), parts.registry.problems()
 
-    agents, parts = run(work)
+    agents, problems = run(work)
     if as_json:
         put_json(agents)
     else:
         rows = [(a.name, a.runtime, a.ref, a.source, _state(a), a.description) for a in agents]
         columns = ("name", "runtime", "ref", "from", "state", "description")
         put_table(columns, rows, "There are no agents.  Add a runtime to lap.toml: `lap-mcp init`.")
-    for problem in parts.registry.problems():
+    for problem in problems:
         say(f"{problem.level}: {problem.where}: {problem.message} {problem.remedy}".rstrip())
 
 

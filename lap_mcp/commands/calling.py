@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
+
 from lap_mcp.app import Program, open_services
 from lap_mcp.config import Config
 from lap_mcp.control.services import (
-    Accepted,
     FileInput,
     Followed,
     NewPrompt,
@@ -37,7 +38,7 @@ async def call(
 
     An interrupted call cancels nothing: what the runtime can go on with goes on.
     """
-    given = [FileInput(name=path.name, data=path.read_bytes()) for path in files]
+    given = [FileInput(name=path.name, data=await anyio.Path(path).read_bytes()) for path in files]
     async with open_services(program, config) as running:
         services = running.services
         await running.parts.refresher.ask_runtimes()
@@ -45,23 +46,24 @@ async def call(
         accepted = await services.sessions.prompt(ORIGIN, agent, prompt, session_id=session)
         if not as_json:
             say(f"session {accepted.session.id}")
-        turn = await _shown(services, accepted, as_json=as_json)
+        after = accepted.session.last_seq
+        turn = await shown(services, accepted.turn, after=after, as_json=as_json)
         if as_json:
             answer = await services.sessions.answer_text(LOCAL, turn.session_id, turn.id)
             put_json({"session": turn.session_id, "turn": turn, "answer": answer})
-        return await _ended(services, turn, quiet=as_json)
+        return await ended(services, turn, quiet=as_json)
 
 
-async def _shown(services: Services, accepted: Accepted, *, as_json: bool) -> Turn:
-    session_id, turn_id = accepted.session.id, accepted.turn.id
-    shown = Shown()
-    after = accepted.session.last_seq
+async def shown(services: Services, turn: Turn, *, after: int, as_json: bool = False) -> Turn:
+    """Show a turn until it ends or asks something; the turn then."""
+    session_id, turn_id = turn.session_id, turn.id
+    screen = Shown()
     async with services.sessions.follow(LOCAL, session_id, after=after) as events:
         async for event in events:
             if event.turn_id != turn_id:
                 continue
             if not as_json:
-                shown.show(event)
+                screen.show(event)
             if isinstance(event, StoredEvent) and event.type in (
                 "session.status_idle",
                 "session.status_terminated",
@@ -72,7 +74,7 @@ async def _shown(services: Services, accepted: Accepted, *, as_json: bool) -> Tu
     return await services.sessions.turn(LOCAL, session_id, turn_id)
 
 
-async def _ended(services: Services, turn: Turn, *, quiet: bool) -> int:
+async def ended(services: Services, turn: Turn, *, quiet: bool) -> int:
     if turn.outcome == "requires_action":
         for question in await services.sessions.questions(LOCAL, session_id=turn.session_id):
             say(f"{question.kind} {question.id}: {question.text}")
@@ -134,13 +136,13 @@ class Shown:
 
 async def follow(events: AsyncIterator[Followed], *, as_json: bool, once: bool) -> None:
     """Show events until the stream ends, or, with `once`, until the session is idle."""
-    shown = Shown()
+    screen = Shown()
     async for event in events:
         if as_json:
             if isinstance(event, StoredEvent):
                 put(json.dumps(event_json(event), ensure_ascii=False))
         else:
-            shown.show(event)
+            screen.show(event)
         resting = ("session.status_idle", "session.status_terminated")
         if once and isinstance(event, StoredEvent) and event.type in resting:
             return

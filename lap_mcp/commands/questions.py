@@ -9,14 +9,14 @@ import typer
 
 from lap_mcp.app import open_services
 from lap_mcp.control.services import NewAnswer
-from lap_mcp.model import LOCAL, Question, Turn
+from lap_mcp.model import LOCAL, Question
 
+from . import calling
 from .calling import how_to_answer
 from .console import (
     Json,
     json_object,
     program,
-    put,
     put_json,
     put_table,
     read_argument,
@@ -94,9 +94,17 @@ def answer(
 def _answer(context: typer.Context, question: str, given: NewAnswer) -> None:
     config = read_config(context)
 
-    async def work() -> Turn:
+    async def work() -> int:
         async with open_services(program(context), config) as running:
-            return await running.services.sessions.answer(LOCAL, question, given, by="cli")
+            services = running.services
+            open_ = await services.sessions.questions(LOCAL)
+            asked = next((entry for entry in open_ if entry.id == question), None)
+            after = 0
+            if asked is not None:
+                after = (await services.sessions.get(LOCAL, asked.session_id)).last_seq
+            turn = await services.sessions.answer(LOCAL, question, given, by="cli")
+            # Where no server drives the session, this process does, until the turn ends.
+            turn = await calling.shown(services, turn, after=after)
+            return await calling.ended(services, turn, quiet=False)
 
-    turn = run(work)
-    put(f"{turn.session_id} {turn.outcome}")
+    raise typer.Exit(run(work))

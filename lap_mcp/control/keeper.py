@@ -26,7 +26,8 @@ _TICK = 0.1
 
 
 class Keeper:
-    def __init__(self, engine: Engine, runners: Runners) -> None:
+    def __init__(self, engine: Engine, runners: Runners, *, adopt: bool = True) -> None:
+        self._adopt = adopt
         self._engine = engine
         self._runners = runners
         self._token = ""
@@ -51,7 +52,8 @@ class Keeper:
         if now - self._slow_at >= RENEW or self._slow_at == 0.0:
             self._slow_at = now
             await self._runners.renew()
-            await self._runners.adopt()
+            if self._adopt:
+                await self._runners.adopt()
             await self._expire()
 
     async def _expire(self) -> None:

@@ -38,6 +38,9 @@ class EngineOptions:
     drive: Drive = drive
     """`drive`, wrapped by governance."""
     scrub: Callable[[str], str] = unscrubbed
+    adopt: bool = True
+    """Drive what nobody drives.  Not for a command that ends in a second: it would begin turns
+    only to stop them."""
 
 
 @asynccontextmanager
@@ -70,7 +73,9 @@ async def open_sessions(
         )
         runners = Runners(engine)
         await keeper.enter(engine)
-        tasks.start_soon(keeper.Keeper(engine, runners).run, name="session keeper")
+        tasks.start_soon(
+            keeper.Keeper(engine, runners, adopt=chosen.adopt).run, name="session keeper"
+        )
         try:
             yield Sessions(engine, runners, given)
         except Exception as error:

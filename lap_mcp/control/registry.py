@@ -67,7 +67,9 @@ class Registry:
         near = nearest(name, self._merged.agents)
         raise NotFound(
             f"There is no agent {name!r}.",
-            remedy=f"Did you mean `{near}`?" if near else "`find_agents` lists them.",
+            remedy=f"Did you mean `{near}`?"
+            if near
+            else "`lap_status` and `lap-mcp agents list` name them all.",
         )
 
     def runtimes(self) -> Sequence[Mapping[str, Any]]:
