@@ -207,6 +207,13 @@ class Tasks:
 
     async def _run(self, record: TaskRecord) -> None:
         """Boundary: whatever the work raises ends the task, never the face."""
+        try:
+            await self._work(record)
+        finally:
+            if not record.ended.is_set():  # the face ends: an agent's task is found again by its id
+                self._records.pop(record.id, None)
+
+    async def _work(self, record: TaskRecord) -> None:
         with record.scope:
             try:
                 outcome = await record.body.run(record)
