@@ -25,6 +25,11 @@ url = "http://127.0.0.1:{AGENT_PORT}"
 [agents.research]
 runtime = "example"
 description = "Answers questions about anything."
+
+[runtimes.second]
+kind = "a2a"
+url = "http://127.0.0.1:{AGENT_PORT}"
+discover = false
 """
 
 

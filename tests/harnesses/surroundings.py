@@ -103,8 +103,8 @@ class Surroundings:
         return done.stdout
 
     def add_agent(self, name: str) -> None:
-        """One more agent of the same runtime, while the server runs."""
-        self.lap("agents", "add", name, "--runtime", "example")
+        """One more agent, on the runtime that has none yet, while the server runs."""
+        self.lap("agents", "add", name, "--runtime", "second")
 
     def shown(self) -> list[Shown]:
         """What the model was shown, request by request; requests without tools left out."""

@@ -22,9 +22,7 @@ def test_its_model_is_offered_the_core_tools_at_once(around: Surroundings) -> No
 
     assert answer == "I have seen them"
     offered = {tool.name for tool in around.shown()[0].tools}
-    assert {"mcp__lap__code_interpreter", "mcp__lap__get_session", "mcp__lap__find_agents"} <= (
-        offered
-    )
+    assert {"mcp__lap__code_interpreter", "mcp__lap__get_session", "ToolSearch"} <= (offered)
 
 
 def test_it_calls_an_agent_and_continues_the_session(around: Surroundings) -> None:
@@ -53,7 +51,8 @@ def test_it_calls_an_agent_and_continues_the_session(around: Surroundings) -> No
 @pytest.mark.docker
 def test_it_runs_code_and_its_model_sees_the_picture(around: Surroundings) -> None:
     claude_code.run(
-        around, [{"tool": "code_interpreter", "args": {"code": DRAW}}, {"text": "seen"}]
+        around,
+        [{"tool": "code_interpreter", "args": {"code": DRAW}, "until": "· ok"}, {"text": "seen"}],
     )
 
     result = around.shown()[-1].results[-1]

@@ -21,7 +21,7 @@ def test_its_model_is_offered_our_tools_in_their_namespace(
 
     assert answer == "I have seen them"
     offered = {tool.name for tool in around.shown()[0].tools if tool.namespace == "mcp__lap"}
-    assert {"code_interpreter", "get_session", "find_agents", "research"} <= offered
+    assert {"code_interpreter", "get_session", "lap_status", "research"} <= offered
 
 
 def test_it_calls_an_agent_and_continues_the_session(
@@ -52,7 +52,9 @@ def test_it_runs_code_and_its_model_sees_the_picture(
     around: Surroundings, codex_home: Path
 ) -> None:
     codex.run(
-        around, codex_home, [{"tool": "code_interpreter", "args": {"code": DRAW}}, {"text": "seen"}]
+        around,
+        codex_home,
+        [{"tool": "code_interpreter", "args": {"code": DRAW}, "until": "· ok"}, {"text": "seen"}],
     )
 
     result = around.shown()[-1].results[-1]

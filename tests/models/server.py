@@ -75,7 +75,9 @@ def recorded(record: Path) -> list[Shown]:
     """What the model was shown, request by request, in order."""
     if not record.exists():
         return []
-    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    # The server may be in the middle of a line.
+    *whole, _ = record.read_text(encoding="utf-8").split("\n")
+    lines = [json.loads(line) for line in whole]
     return [DIALECTS[line["path"]].read(line["body"]) for line in lines]
 
 
