@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lap_runtimes.config import HTTPRuntimeConfig
+
 from lap_mcp.config import (
     Config,
     ConfigFaults,
@@ -20,7 +22,6 @@ from lap_mcp.config import (
 )
 from lap_mcp.errors import ConfigError
 from lap_mcp.scrub import Scrubber
-from lap_runtimes.config import HTTPRuntimeConfig
 
 
 class Setting:
