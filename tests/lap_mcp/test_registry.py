@@ -12,7 +12,7 @@ from lap_mcp.control.catalogue import CatalogueRow
 from lap_mcp.control.changes import Change
 from lap_mcp.control.registry import own_words
 from lap_mcp.errors import Conflict, Invalid, NotFound, Unavailable
-from tests.lap_mcp.conftest import Process, Town, info
+from tests.lap_mcp.town import Process, Town, info
 from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
