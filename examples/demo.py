@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 import subprocess
 import sys
@@ -109,8 +110,10 @@ class Tour:
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> t.CallToolResult:
         """One tool call, shown as it goes over the wire and as a model reads the answer."""
-        shown = {k: v for k, v in arguments.items() if k != "code"}
-        words = ", ".join(f"{k}={_short(v)}" for k, v in shown.items())
+        words = ", ".join(
+            f"{key}=…" if key == "code" else f"{key}={_short(value)}"
+            for key, value in arguments.items()
+        )
         self.console.print(f"  [green]→[/] [bold]{tool}[/]({escape(words)})")
         if code := arguments.get("code"):
             self.console.print(Syntax(code.strip(), "python", padding=(0, 4), word_wrap=True))
@@ -206,12 +209,15 @@ def show_how_to_add(console: Console) -> None:
     cursor = f'{{"mcpServers": {{"lap": {{"command": "{LAP_MCP}"}}}}}}'
     console.print("\n[bold cyan]Add it to your harness[/]")
     for harness, line in (
-        ("Claude Code", f"claude mcp add lap -- {LAP_MCP}"),
+        ("Claude Code", f"claude mcp add --scope user lap -- {LAP_MCP}"),
         ("Codex", f"codex mcp add lap -- {LAP_MCP}"),
         ("Cursor (~/.cursor/mcp.json)", cursor),
     ):
         console.print(f"  {harness}")
         console.print(Text(f"    {line}", style="bold"), soft_wrap=True)
+    console.print("  or let it write the entry, showing it first")
+    install = f"    {LAP_MCP} install claude-code|codex|cursor|vscode|opencode"
+    console.print(Text(install, style="bold"), soft_wrap=True)
 
 
 @contextmanager
@@ -234,20 +240,30 @@ def example_agent() -> Iterator[str]:
         process.wait(10)
 
 
-def sandbox_ready(console: Console) -> bool:
-    """Build the sandbox image where that is still to do; its progress is shown."""
-    console.print("[dim]sandbox image[/]")
-    return subprocess.run([str(LAP_MCP), "sandbox", "build"], check=False).returncode == 0
-
-
-async def tour(console: Console, home: Path, url: str, with_sandbox: bool) -> None:
+def settings(home: Path, url: str) -> dict[str, str]:
+    """The environment of server and commands: nothing of the person's own is read or written."""
     config = home / "lap.toml"
     config.write_text(LAP_TOML.format(url=url))
+    return {"LAP_CONFIG": str(config), "LAP_HOME": str(home / "lap")}
+
+
+def engine_address() -> dict[str, str]:
+    """Where the engine is, as the shell says; an MCP client hands on little else."""
+    return {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}
+
+
+def sandbox_ready(console: Console, environment: dict[str, str]) -> bool:
+    """Build the sandbox image where that is still to do; its progress is shown."""
+    console.print("[dim]Looking for a Docker Engine, and the sandbox image in it[/]")
+    build = [str(LAP_MCP), "sandbox", "build"]
+    return subprocess.run(build, env={**os.environ, **environment}, check=False).returncode == 0
+
+
+async def tour(
+    console: Console, home: Path, environment: dict[str, str], with_sandbox: bool
+) -> None:
     server = StdioServerParameters(
-        command=str(LAP_MCP),
-        args=[],
-        env={"LAP_CONFIG": str(config), "LAP_HOME": str(home / "lap")},
-        cwd=Path.cwd(),
+        command=str(LAP_MCP), args=[], env=engine_address() | environment, cwd=Path.cwd()
     )
     with (home / LOG).open("w") as log:
         async with Client(stdio_client(server, errlog=log)) as client:
@@ -292,12 +308,13 @@ def leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
 
 def main() -> int:
     console = Console()
-    with_sandbox = sandbox_ready(console)
     failed = False
     with tempfile.TemporaryDirectory(prefix="lap-demo-") as home:
         try:
             with example_agent() as url:
-                asyncio.run(tour(console, Path(home), url, with_sandbox))
+                environment = settings(Path(home), url)
+                with_sandbox = sandbox_ready(console, environment)
+                asyncio.run(tour(console, Path(home), environment, with_sandbox))
         except* (DemoFailed, MCPError) as failures:
             show_failure(console, failures, Path(home))
             failed = True
