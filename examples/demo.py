@@ -80,6 +80,8 @@ while True:
 STILL_THERE = 'f"{steps > 0=}, and sales still has {len(sales)} rows"'
 ENDLESS_LIMIT = 1.0
 """Seconds."""
+PREPARATION = 60.0
+"""Seconds that the server may take until the sandbox is ready."""
 LOG = "server.log"
 
 NO_ENGINE = """\
@@ -167,7 +169,12 @@ async def show_agent(tour: Tour) -> None:
 
 async def show_computing(tour: Tour) -> Path:
     upload = {"name": "sales.csv", "base64": base64.b64encode(SALES.encode()).decode()}
-    first = await tour.call("code_interpreter", {"code": LOAD, "files": [upload]})
+    arguments = {"code": LOAD, "files": [upload]}
+    first = await tour.call("code_interpreter", arguments)
+    deadline = time.monotonic() + PREPARATION
+    while "is being prepared" in text_of(first) and time.monotonic() < deadline:
+        await asyncio.sleep(1)
+        first = await tour.call("code_interpreter", arguments)
     expect("north" in text_of(first) and not first.is_error, first)
     second = await tour.call("code_interpreter", {"code": PLOT})
     images = [part for part in second.content if isinstance(part, t.ImageContent)]
