@@ -24,6 +24,9 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_REST_OF_LINE = re.compile(r"[ \t]*(//[^\n]*|/\*[^\n]*?\*/)[ \t]*(?=\n)")
+"""A comment that belongs to what stands before it on its line."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Token:
@@ -151,13 +154,20 @@ def _inserted(text: str, found: _Object, name: str, value: Any) -> str:
         indent = _indent_at(text, last.start)
         entry = f"\n{indent}{json.dumps(name)}: {_dump(value, indent)}"
         comma = "" if found.trailing_comma else ","
-        at = text.index(",", last.end) + 1 if found.trailing_comma else last.end
-        return text[:at] + comma + entry + text[at:]
+        at = _comma_after(text, last.end) if found.trailing_comma else last.end
+        comment = _REST_OF_LINE.match(text, at)
+        rest = comment.end() if comment else at
+        return text[:at] + comma + text[at:rest] + entry + text[rest:]
     outer = _indent_at(text, found.start)
     indent = outer + _unit(text)
     entry = f"\n{indent}{json.dumps(name)}: {_dump(value, indent)}\n{outer}"
     inside = text[found.start + 1 : closing].rstrip()
     return text[: found.start + 1] + inside + entry + text[closing:]
+
+
+def _comma_after(text: str, at: int) -> int:
+    """After the comma that follows, which a comment may precede."""
+    return next(token.end for token in _tokens(text, at) if token.text == ",")
 
 
 def _dump(value: Any, indent: str) -> str:

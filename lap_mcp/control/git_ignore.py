@@ -24,7 +24,7 @@ _OPTIONS = (
 )
 
 
-async def is_ignored(file: Path, environ: Mapping[str, str]) -> str:
+async def is_ignored(file: Path, environ: Mapping[str, str], *, deadline: float = DEADLINE) -> str:
     """Why `file` is refused, in words; empty if git does not ignore it or knows nothing of it.
 
     Where there is a repository and git cannot be asked, the file is refused: it may be a secret.
@@ -39,7 +39,7 @@ async def is_ignored(file: Path, environ: Mapping[str, str]) -> str:
     env = {name: environ[name] for name in _KEPT if name in environ}
     env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
-        with anyio.fail_after(DEADLINE):
+        with anyio.fail_after(deadline):
             done = await anyio.run_process(
                 command,
                 cwd=file.parent,
@@ -49,7 +49,7 @@ async def is_ignored(file: Path, environ: Mapping[str, str]) -> str:
                 stdout=subprocess.DEVNULL,
             )
     except TimeoutError:
-        return f"git did not say within {DEADLINE:.0f} s whether it ignores it"
+        return f"git did not say within {deadline:g} s whether it ignores it"
     except OSError:
         return ""  # its folder does not exist or cannot be entered: reading it says so
     if done.returncode == 0:

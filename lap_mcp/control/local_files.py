@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from lap_mcp.errors import Invalid, LimitReached, NotFound
 
-from .git_ignore import is_ignored
+from .git_ignore import DEADLINE, is_ignored
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HIDDEN_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
@@ -43,12 +43,14 @@ class LocalFiles:
         hidden: bool = False,
         ignored: bool = False,
         max_bytes: int = 50 * 1024 * 1024,
+        git_deadline: float = DEADLINE,
     ) -> None:
         self._folders = [Folder(given=f, real=Path(os.path.realpath(f))) for f in folders]
         self._environ = environ
         self._hidden = hidden
         self._ignored = ignored
         self._max_bytes = max_bytes
+        self._git_deadline = git_deadline
 
     async def read(self, path: str, /) -> tuple[str, bytes]:
         """The file's name and bytes.
@@ -104,7 +106,7 @@ class LocalFiles:
         )
 
     async def _refuse_ignored(self, path: str, file: Path) -> None:
-        reason = await is_ignored(file, self._environ)
+        reason = await is_ignored(file, self._environ, deadline=self._git_deadline)
         if reason:
             raise _refused(
                 path,
