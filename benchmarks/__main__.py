@@ -1,0 +1,92 @@
+"""Runs the benchmarks: `scripts/bench`.  One table on a terminal, or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+from rich.console import Console
+
+from . import calls, document, endings, execute, startup
+from .containers import engine_version
+from .report import Report, as_json, show
+from .surroundings import Place, place
+
+Benchmark = Callable[[Place, int], Awaitable[list[Report]]]
+
+BENCHMARKS: Mapping[str, tuple[Benchmark, int]] = {
+    "startup": (startup.startup, 20),
+    "interpreter": (calls.interpreter, 2000),
+    "agent": (calls.agent, 500),
+    "execute": (execute.execute, 10_000),
+    "endings": (endings.endings, 1000),
+}
+"""Each with how often it does its thing."""
+
+
+async def run(
+    names: Sequence[str], n: int | None, told: Callable[[str], None] = lambda words: None
+) -> list[Report]:
+    """The reports of these benchmarks.  `n`: instead of each one's own number."""
+    found: list[Report] = []
+    with tempfile.TemporaryDirectory(prefix="lap-bench-") as folder, place(Path(folder)) as where:
+        for name in names:
+            benchmark, usual = BENCHMARKS[name]
+            told(f"{name} …")
+            found += await benchmark(where, n or usual)
+    return found
+
+
+def facts() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "engine": engine_version(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def main() -> int:
+    """Exit status 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("-n", type=int, help="how often, instead of each one's own number")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", action="store_true", help="renew docs/benchmarks.md")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark is called {unknown[0]}; there are {', '.join(BENCHMARKS)}")
+    if options.n is not None and options.n < 1:
+        parser.error("-n is at least 1")
+    told = Console(stderr=True)
+    on = facts()
+    reports = anyio.run(
+        run, options.names or list(BENCHMARKS), options.n, lambda w: told.print(w, style="dim")
+    )
+    if options.write:
+        document.write(reports, on)
+    if options.json:
+        json.dump(as_json(reports, on), sys.stdout, indent=1)
+        print()
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 110)
+        show(reports, console)
+        console.print(", ".join(f"{key} {value}" for key, value in on.items()), style="dim")
+    return 1 if any(report.missed() for report in reports) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
