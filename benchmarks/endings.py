@@ -112,20 +112,19 @@ async def _cut_off(client: Client, tool: str, arguments: dict[str, Any]) -> None
     """Call, and go away while it runs: with progress at its first word, else after a while."""
     begun = anyio.Event()
 
-    async def progress(done: float, total: float | None, words: str | None) -> None:
+    async def report(progress: float, total: float | None, message: str | None) -> None:
         begun.set()
 
-    wants = random.random() < 0.5
+    callback = report if random.random() < 0.5 else None
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
-            report = progress if wants else None
 
             async def run() -> None:
-                result = await client.call_tool(tool, arguments, progress_callback=report)
+                result = await client.call_tool(tool, arguments, progress_callback=callback)
                 raise RuntimeError(f"{tool} ended before it was cut off: {result.content}")
 
             tasks.start_soon(run)
-            with anyio.move_on_after(1.0 if wants else random.uniform(0.05, 0.3)):
+            with anyio.move_on_after(1.0 if callback else random.uniform(0.05, 0.3)):
                 await begun.wait()
             scope.cancel()
 

@@ -149,5 +149,5 @@ async def counts(client: Client) -> dict[str, int]:
 async def until(condition: Callable[[], Awaitable[object]], within: float) -> None:
     """Ask again and again until it is so.  Raises: TimeoutError."""
     with anyio.fail_after(within):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - another process makes it true
             await anyio.sleep(0.05)
