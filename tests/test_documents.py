@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
+from lap_mcp.commands.main import app
 from lap_mcp.config import tables
 from lap_mcp.config.load import load_config
 from lap_mcp.config.places import Surroundings
