@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from lap_sandbox.errors import LauncherUnavailable
 from rich.console import Console
 
 from . import calls, document, endings, execute, startup
-from .containers import engine_version
+from .containers import IMAGE, current_image, engine_version
 from .report import Report, as_json, show
 from .surroundings import Place, place
 
@@ -31,14 +32,25 @@ BENCHMARKS: Mapping[str, tuple[Benchmark, int]] = {
     "endings": (endings.endings, 1000),
 }
 """Each with how often it does its thing."""
+WITHOUT_SANDBOX = ("startup", "agent")
 
 
 async def run(
     names: Sequence[str], n: int | None, told: Callable[[str], None] = lambda words: None
 ) -> list[Report]:
-    """The reports of these benchmarks.  `n`: instead of each one's own number."""
+    """The reports of these benchmarks.  `n`: instead of each one's own number.
+
+    Raises: LauncherUnavailable where one of them needs a sandbox, and none can be had.
+    """
     found: list[Report] = []
-    with tempfile.TemporaryDirectory(prefix="lap-bench-") as folder, place(Path(folder)) as where:
+    image = IMAGE
+    if not set(names) <= set(WITHOUT_SANDBOX):
+        told("sandbox image …")
+        image = await current_image()
+    with (
+        tempfile.TemporaryDirectory(prefix="lap-bench-") as folder,
+        place(Path(folder), image) as where,
+    ):
         for name in names:
             benchmark, usual = BENCHMARKS[name]
             told(f"{name} …")
@@ -59,7 +71,7 @@ def facts() -> dict[str, Any]:
 
 
 def main() -> int:
-    """Exit status 1 where a bar is missed."""
+    """Exit status 1 where a bar is missed, 2 where nothing could be measured."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("-n", type=int, help="how often, instead of each one's own number")
@@ -73,9 +85,12 @@ def main() -> int:
         parser.error("-n is at least 1")
     told = Console(stderr=True)
     on = facts()
-    reports = anyio.run(
-        run, options.names or list(BENCHMARKS), options.n, lambda w: told.print(w, style="dim")
-    )
+    names = options.names or list(BENCHMARKS)
+    try:
+        reports = anyio.run(run, names, options.n, lambda w: told.print(w, style="dim"))
+    except LauncherUnavailable as error:
+        told.print(f"{error}\nWithout a sandbox: scripts/bench {' '.join(WITHOUT_SANDBOX)}")
+        return 2
     if options.write:
         document.write(reports, on)
     if options.json:

@@ -1,12 +1,18 @@
-"""Containers of one `LAP_HOME`, counted by their label."""
+"""The engine, asked behind the product's back: containers of one `LAP_HOME`, the image's id."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
+import anyio.to_thread
 import docker
 from docker.errors import DockerException
+from lap_sandbox.base import LauncherConfig
+from lap_sandbox.docker_engine import DockerLauncher
+
+IMAGE = LauncherConfig().image
 
 
 def count_of(home: Path) -> int:
@@ -31,5 +37,26 @@ def engine_version() -> str:
         return ""
     try:
         return str(client.version()["Version"])
+    finally:
+        client.close()
+
+
+async def current_image() -> str:
+    """Build the sandbox image where it is missing or old; its id.
+
+    Raises: LauncherUnavailable.
+    """
+    launcher = DockerLauncher(LauncherConfig(warm=0), environ=os.environ, home=Path.home())
+    try:
+        await launcher.prepare()
+        return await anyio.to_thread.run_sync(_image_id)
+    finally:
+        await launcher.aclose()
+
+
+def _image_id() -> str:
+    client = docker.from_env(timeout=30)
+    try:
+        return str(client.images.get(IMAGE).id)
     finally:
         client.close()

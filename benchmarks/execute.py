@@ -14,7 +14,7 @@ from .surroundings import Place
 
 
 async def execute(place: Place, n: int) -> list[Report]:
-    config = LauncherConfig(warm=0, instance="benchmarks")
+    config = LauncherConfig(warm=0, instance="benchmarks", image=place.image)
     launcher = DockerLauncher(config, environ=os.environ, home=Path.home())
     try:
         await launcher.prepare()

@@ -43,6 +43,9 @@ runtime = "example"
 description = "Echoes; ends with the call."
 cancel_on_disconnect = true
 
+[sandbox]
+image = "{image}"
+
 [limits]
 running_turns = 64
 
@@ -59,6 +62,9 @@ class Place:
     config: Path
     agent: str
     """Address of the example agent."""
+    image: str
+    """The sandbox image by its id, so that nobody who builds another meanwhile changes what is
+    measured."""
 
     @property
     def environ(self) -> dict[str, str]:
@@ -89,7 +95,7 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 
 
 @contextmanager
-def place(folder: Path) -> Iterator[Place]:
+def place(folder: Path, image: str) -> Iterator[Place]:
     """A place with the example agent running."""
     agent = ("examples/a2a_agent.py", "--port", "0", "--with-stdin")
     with started([sys.executable, *agent]) as process:
@@ -98,9 +104,9 @@ def place(folder: Path) -> Iterator[Place]:
         if len(words) != 2:
             raise RuntimeError("the example agent did not start; is the `bench` group installed?")
         config = folder / "lap.toml"
-        config.write_text(CONFIG.format(url=words[1]))
+        config.write_text(CONFIG.format(url=words[1], image=image))
         config.chmod(0o600)
-        yield Place(folder=folder, config=config, agent=words[1])
+        yield Place(folder=folder, config=config, agent=words[1], image=image)
 
 
 @asynccontextmanager
