@@ -25,19 +25,18 @@ from .toolset import ALWAYS_LOAD, READ_ONLY, Call, Caller, ToolResult, Toolset, 
 MAX_TOOL: Final = 1000
 """Bytes of JSON of one agent's definition."""
 _SMALL_SCHEMA: Final = 240
-_ANNOTATIONS: Final = t.ToolAnnotations(
-    read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True
-)
+_ANNOTATIONS: Final = t.ToolAnnotations(read_only_hint=False)
+"""The other hints have the right defaults; each would be repeated in every agent's tool."""
 
 _PROPERTIES: Final[Mapping[str, Any]] = {
-    "prompt": {"type": "string", "description": "What the agent is to do; it sees only this."},
-    "session": {"type": "string", "description": "Session id to continue; omit to start anew."},
+    "prompt": {"type": "string", "description": "All the agent needs: it sees nothing else."},
+    "session": {"type": "string", "description": "Session to continue; omit for a new one."},
     "files": file_arguments.SCHEMA,
     "wait_s": {
         "type": "number",
         "minimum": 0,
         "maximum": LONG_WAIT,
-        "description": "Seconds to wait (default 45); 0 starts it and returns.",
+        "description": "Seconds to wait; default 45, 0 returns at once.",
     },
 }
 

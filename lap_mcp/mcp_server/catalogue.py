@@ -87,7 +87,10 @@ class Catalogue:
         entries = await self.entries(caller)
         names = [name for name in entries if cursor is None or name > cursor]
         shown = names[:PAGE]
-        return t.ListToolsResult(
+        result = t.ListToolsResult(
             tools=[entries[name].definition for name in shown],
             next_cursor=shown[-1] if len(names) > PAGE else None,
         )
+        if self._entries is None:
+            result.ttl_ms = 0  # incomplete: nobody should keep it
+        return result

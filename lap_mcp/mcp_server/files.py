@@ -24,7 +24,7 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 SCHEMA: Final[Mapping[str, Any]] = {
     "type": "array",
-    "description": "Files: lap:// URIs, local paths (stdio only), or {name, base64} up to 5 MB.",
+    "description": "lap:// URIs, paths (stdio only) or base64 up to 5 MB.",
     "maxItems": MAX_FILES,
     "items": {
         "anyOf": [

@@ -40,7 +40,7 @@ def parse(uri: str) -> LapUri:
     parts = urlsplit(uri)
     whole = f"{parts.netloc}{parts.path}"
     for kind, pattern in _PATHS:
-        match = pattern.fullmatch(whole) if parts.scheme == "lap" else None
+        match = pattern.fullmatch(whole) if uri.startswith("lap://") else None
         if match is None:
             continue
         if parts.fragment or (parts.query and kind != "events"):

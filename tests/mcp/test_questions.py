@@ -134,45 +134,37 @@ async def test_a_turn_may_ask_twice() -> None:
 
 
 async def test_the_state_of_a_question_cannot_be_forged_or_used_for_another_call() -> None:
-    async with served() as s, s.client() as client, s.client(key="bob-key") as bob:
-        session = client.session
-        asked = await session.send_request(_call("careful", None, s), t.InputRequiredResult)
-        assert asked.request_state is not None
-        assert "ses_" not in asked.request_state
+    person = Person()
+    async with (
+        served() as s,
+        s.client(elicitation_callback=person) as client,
+        s.client(key="bob-key", elicitation_callback=person) as bob,
+    ):
+        asked = await _call(client, "careful")
+        assert isinstance(asked, t.InputRequiredResult)
+        state = asked.request_state or ""
+        assert "ses_" not in state
         key = next(iter(asked.input_requests or {}))
         accepted = {key: t.ElicitResult(action="accept", content={"decision": "allow"})}
-        forged = asked.request_state[:-4] + "AAAA"
-        for who, name, state in (
-            (session, "careful", forged),
-            (session, "trusting", asked.request_state),
-            (bob.session, "careful", asked.request_state),
+        for who, name, given in (
+            (client, "careful", state[:-4] + "AAAA"),
+            (client, "trusting", state),
+            (bob, "careful", state),
         ):
             with pytest.raises(MCPError, match="requestState"):
-                await who.send_request(_call(name, (state, accepted), s), t.CallToolResult)
+                await _call(who, name, request_state=given, input_responses=accepted)
         assert s.world.sessions.answers == {}
         assert len(s.world.sessions.prompts) == 1
-        good = (asked.request_state, accepted)
-        done = await session.send_request(_call("careful", good, s), t.CallToolResult)
+        done = await _call(client, "careful", request_state=state, input_responses=accepted)
         assert "Decision: allow" in text(done)
         assert len(s.world.sessions.prompts) == 1
 
 
-def _call(name: str, answer: Any, s: Any) -> t.CallToolRequest:
-    """A call by a client that can elicit, first (`answer` None) or as the retry with an answer."""
-    state, responses = answer or (None, None)
-    meta: Any = {
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
-        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-    }
-    params = t.CallToolRequestParams(
-        name=name,
-        arguments={"prompt": "x"},
-        request_state=state,
-        input_responses=responses,
-        _meta=meta,
+async def _call(client: Any, name: str, **answer: Any) -> Any:
+    """One leg of a call; the client does not answer by itself."""
+    return await client.session.call_tool(
+        name, {"prompt": "x"}, allow_input_required=True, **answer
     )
-    return t.CallToolRequest(params=params)
 
 
 async def test_a_model_answers_inputs_always_and_approvals_where_it_may() -> None:

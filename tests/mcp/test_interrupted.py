@@ -1,0 +1,68 @@
+"""A thousand calls that are cut off leave nothing behind in the face."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.mcp.scripted import Stage, World
+from tests.mcp.serving import MODES, Mode, served, until
+
+pytestmark = pytest.mark.anyio
+
+CALLS = 1000
+TOGETHER = 50
+
+
+def endless_world(**fields: Any) -> World:
+    world = World()
+
+    async def endless(stage: Stage) -> None:
+        await stage.delta("going on")
+        await anyio.sleep_forever()
+
+    world.registry.add("endless", endless, **fields)
+    return world
+
+
+async def cut_off_many(client: Any, world: World) -> None:
+    """`CALLS` calls, each cancelled once its turn has started."""
+    for begun in range(0, CALLS, TOGETHER):
+        async with anyio.create_task_group() as group:
+            for _ in range(TOGETHER):
+                group.start_soon(client.call_tool, "endless", {"prompt": "x"})
+            expected = begun + TOGETHER
+            await until(lambda expected=expected: len(world.sessions.prompts) >= expected, 60)
+            group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_calls_that_are_cut_off_leave_no_task_and_their_turns_go_on(mode: Mode) -> None:
+    world = endless_world()
+    async with served(world) as s, s.client(mode) as client:
+        await client.list_tools()
+        before = len(asyncio.all_tasks())
+        await cut_off_many(client, world)
+        assert world.sessions.running == CALLS
+        for room in world.sessions.rooms.values():
+            assert room.scope is not None
+            room.scope.cancel()
+        await until(lambda: world.sessions.running == 0, 30)
+        await until(lambda: s.http.inflight.count == 0, 30)
+        await until(lambda: len(asyncio.all_tasks()) <= before, 30)
+        assert len(s.face.tasks) == 0
+        assert all(not room.followers for room in world.sessions.rooms.values())
+
+
+async def test_calls_that_are_cut_off_end_the_turns_of_an_agent_that_wants_it() -> None:
+    world = endless_world(cancel_on_disconnect=True)
+    async with served(world) as s, s.client() as client:
+        await client.list_tools()
+        before = len(asyncio.all_tasks())
+        await cut_off_many(client, world)
+        await until(lambda: world.sessions.running == 0, 60)
+        await until(lambda: len(asyncio.all_tasks()) <= before, 30)
+        assert len(s.face.tasks) == 0
