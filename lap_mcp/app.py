@@ -253,7 +253,7 @@ async def open_services(
         options = EngineOptions(
             changes=parts.changes,
             limits=_session_limits(config),
-            scrub=program.scrubber.text,
+            scrubber=program.scrubber,
             adopt=server,
         )
         sessions = await stack.enter_async_context(
@@ -284,6 +284,7 @@ def _session_limits(config: Config) -> SessionLimits:
         running_turns=table.running_turns,
         queue=table.queue,
         question_ttl=table.approval_expiry,
+        retention=config.retention.days * 24 * 3600.0,
     )
 
 

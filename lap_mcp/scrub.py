@@ -36,6 +36,16 @@ class Scrubber:
     def text(self, text: str) -> str:
         return text if self._pattern is None else self._pattern.sub(REPLACEMENT, text)
 
+    def unsettled(self, text: str) -> int:
+        """How many characters at the end of `text` may be the beginning of a secret value, so
+        that what follows decides."""
+        longest = min(max(map(len, self._values), default=0), len(text))
+        for length in range(longest, 0, -1):
+            tail = text[-length:]
+            if any(len(value) > length and value.startswith(tail) for value in self._values):
+                return length
+        return 0
+
     def data(self, value: Any) -> Any:
         """A JSON value with its strings, and the keys of its objects, scrubbed."""
         if self._pattern is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lap_runtimes.base import Runtime
 
 from lap_mcp.clock import Clock
 from lap_mcp.model import Agent
+from lap_mcp.scrub import Scrubber
 from lap_mcp.store.blobs import BlobStore
 from lap_mcp.store.database import Database
 
@@ -33,6 +34,8 @@ class SessionLimits:
     """Seconds that a question stays open."""
     prompt: int = 1024 * 1024
     """Characters of one prompt."""
+    retention: float = 30 * 24 * 3600
+    """Seconds that a session and its files are kept after they were last used."""
     cancel_wait: float = 10.0
     """Seconds that a runtime has to end a turn after it was told to."""
 
@@ -49,10 +52,6 @@ class Runtimes(Protocol):
         ...
 
 
-def unscrubbed(text: str) -> str:
-    return text
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     database: Database
@@ -67,4 +66,5 @@ class Engine:
     hub: Hub
     spawn: Callable[[Callable[[], Awaitable[None]], str], None]
     """Runs a task that belongs to the server, not to the request that caused it."""
-    scrub: Callable[[str], str] = unscrubbed
+    scrubber: Scrubber = field(default_factory=Scrubber)
+    """Takes resolved secret values out of whatever is stored or shown."""

@@ -33,7 +33,10 @@ CHECKPOINT_CHARACTERS = 4096
 class Intake:
     def __init__(self, leased: Leased) -> None:
         self._leased = leased
+        self._scrubber = leased.engine.scrubber
         self._saved_at = 0.0
+        self._held: dict[str, str] = {}
+        """Ends of open messages that may be the beginning of a secret."""
         self.ref: base.Ref = {}
         self.in_stream = False
         """The runtime's questions leave its stream open."""
@@ -46,8 +49,7 @@ class Intake:
             case base.ThinkingDelta():
                 await self._delta("thinking", event.message_id, event.text)
             case base.Progress():
-                text = self._leased.engine.scrub(event.text)
-                self._leased.live.progress(self._leased.turn_id, text)
+                self._leased.live.progress(self._leased.turn_id, self._scrubber.text(event.text))
             case base.Asked():
                 await self._asked(event)
             case base.QuestionClosed():
@@ -55,11 +57,22 @@ class Intake:
             case base.File():
                 await self._file(event)
             case Replayed():
+                self._held.clear()
                 self._leased.live.restart()
             case base.Heartbeat():
                 pass
             case _:
                 await self._stored(event)
+
+    def flush(self) -> None:
+        """Nothing more comes: show what was held back."""
+        for message_id, text in self._held.items():
+            message = self._leased.live.open.get(message_id)
+            kind = "message" if message is None else message.kind
+            self._leased.live.delta(
+                self._leased.turn_id, kind, message_id, self._scrubber.text(text)
+            )
+        self._held.clear()
 
     async def moved(self, event: base.Event) -> None:
         """Keep the event's `ref` and `cursor`, if it has any."""
@@ -67,14 +80,14 @@ class Intake:
             await self._leased.append([], self._progress(event))
 
     async def _stored(self, event: base.Event) -> None:
-        new = await recorded(event, self._leased.engine.blobs.put)
+        new = await recorded(event, self._leased.engine.blobs.put, self._scrubber)
         if new is None:
             await self.moved(event)
             return
         if new.closes:
             self._leased.live.close(new.closes)
-        payload = self._leased.scrubbed(dict(new.payload))
-        new = replace(new, payload=payload, native_id=_short(new.native_id))
+            self._held.pop(new.closes, None)
+        new = replace(new, native_id=_short(new.native_id))
         await self._leased.append([new], self._progress(event))
 
     def _progress(self, event: base.Event) -> Progress:
@@ -92,7 +105,10 @@ class Intake:
         self, kind: Literal["message", "thinking"], message_id: str, text: str
     ) -> None:
         leased, live = self._leased, self._leased.live
-        live.delta(leased.turn_id, kind, message_id, leased.engine.scrub(text))
+        text = self._settled(message_id, text)
+        if not text:
+            return
+        live.delta(leased.turn_id, kind, message_id, text)
         now = anyio.current_time()
         unsaved = sum(message.unsaved for message in live.open.values())
         if now - self._saved_at < CHECKPOINT_SECONDS and unsaved < CHECKPOINT_CHARACTERS:
@@ -104,6 +120,13 @@ class Intake:
         await leased.write(
             lambda connection: event_store.checkpoint(connection, leased.lease, snapshot)
         )
+
+    def _settled(self, message_id: str, text: str) -> str:
+        """What can be shown of a message: a secret may come in two pieces."""
+        text = self._held.pop(message_id, "") + text
+        if length := self._scrubber.unsettled(text):
+            self._held[message_id], text = text[-length:], text[:-length]
+        return self._scrubber.text(text)
 
     async def _asked(self, event: base.Asked) -> None:
         leased = self._leased
@@ -127,12 +150,12 @@ class Intake:
             turn_id=leased.turn_id,
             native_id=asked.id[:300],
             kind=asked.kind,
-            text=leased.engine.scrub(asked.text),
+            text=self._scrubber.text(asked.text),
             status="open",
-            options=tuple(asked.options),
-            schema=asked.schema,
+            options=tuple(self._scrubber.text(option) for option in asked.options),
+            schema=self._scrubber.data(asked.schema),
             tool=asked.tool,
-            tool_input=leased.scrubbed(asked.tool_input),
+            tool_input=self._scrubber.data(asked.tool_input),
             url=asked.url,
             asked_at=now,
             expires_at=now + leased.engine.limits.question_ttl,
@@ -154,12 +177,13 @@ class Intake:
 
     async def _file(self, event: base.File) -> None:
         leased = self._leased
+        data = self._scrubber.bytes(event.data)
         file = SessionFile(
             session_id=leased.lease.session_id,
             name=safe_file_name(event.name),
             media_type=event.media_type[:200],
-            size=len(event.data),
-            sha256=await leased.engine.blobs.put(event.data),
+            size=len(data),
+            sha256=await leased.engine.blobs.put(data),
             turn_id=leased.turn_id,
             origin="agent",
             at=leased.now,

@@ -13,7 +13,7 @@ import anyio.to_thread
 from sqlalchemy import Connection
 
 from lap_mcp.errors import StoreError
-from lap_mcp.store import owners, questions
+from lap_mcp.store import owners, questions, retention
 from lap_mcp.store.leases import RENEW
 
 from . import cancelling
@@ -23,6 +23,9 @@ from .runners import Runners
 log = logging.getLogger(__name__)
 
 _TICK = 0.1
+_FORGET_FIRST = 120.0
+"""Seconds after the start: a server that lives for a moment has better things to do."""
+_FORGET_EVERY = 3600.0
 
 
 class Keeper:
@@ -32,6 +35,7 @@ class Keeper:
         self._runners = runners
         self._token = ""
         self._slow_at = 0.0
+        self._forget_at = anyio.current_time() + _FORGET_FIRST
 
     async def run(self) -> None:
         while True:
@@ -55,6 +59,27 @@ class Keeper:
             if self._adopt:
                 await self._runners.adopt()
             await self._expire()
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_EVERY
+            await self._forget()
+
+    async def _forget(self) -> None:
+        """Drop what is older than the retention allows."""
+        before = self._engine.clock.now() - self._engine.limits.retention
+        database, blobs = self._engine.database, self._engine.blobs
+        forgotten = 0
+        while count := await database.write(
+            lambda connection: retention.forget_sessions(connection, before)
+        ):
+            forgotten += count
+        candidates = await blobs.old(before)
+        if candidates:
+            unnamed = await database.read(
+                lambda connection: retention.unnamed(connection, candidates)
+            )
+            await blobs.drop(unnamed)
+        if forgotten:
+            log.info("forgot %d sessions that nobody used for long", forgotten)
 
     async def _expire(self) -> None:
         now = self._engine.clock.now()

@@ -6,7 +6,7 @@ A store that is full or locked for a while is asked again; a lease that is gone 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 from sqlalchemy import Connection
@@ -72,13 +72,3 @@ class Leased:
         if any(event.type.startswith("session.status") for event in stored):
             uri = f"lap://sessions/{self.lease.session_id}"
             self.engine.changes.publish(Change("resource", uri))
-
-    def scrubbed(self, payload: Any) -> Any:
-        """`payload` without secret values, in every string of it."""
-        if isinstance(payload, str):
-            return self.engine.scrub(payload)
-        if isinstance(payload, dict):
-            return {key: self.scrubbed(value) for key, value in payload.items()}
-        if isinstance(payload, (list, tuple)):
-            return [self.scrubbed(value) for value in payload]
-        return payload

@@ -12,13 +12,14 @@ from anyio.abc import TaskGroup
 
 from lap_mcp.clock import Clock, SystemClock
 from lap_mcp.errors import LapError
+from lap_mcp.scrub import Scrubber
 from lap_mcp.store.blobs import BlobStore
 from lap_mcp.store.database import Database
 
 from . import keeper
 from .changes import Changes
 from .driving import Drive, drive
-from .engine import Engine, Runtimes, SessionLimits, unscrubbed
+from .engine import Engine, Runtimes, SessionLimits
 from .live import Hub
 from .prompt_files import GivenFiles
 from .runners import Runners, owner_id
@@ -37,7 +38,7 @@ class EngineOptions:
     limits: SessionLimits = field(default_factory=SessionLimits)
     drive: Drive = drive
     """`drive`, wrapped by governance."""
-    scrub: Callable[[str], str] = unscrubbed
+    scrubber: Scrubber = field(default_factory=Scrubber)
     adopt: bool = True
     """Drive what nobody drives.  Not for a command that ends in a second: it would begin turns
     only to stop them."""
@@ -69,7 +70,7 @@ async def open_sessions(
             drive=chosen.drive,
             hub=Hub(),
             spawn=_spawner(tasks),
-            scrub=chosen.scrub,
+            scrubber=chosen.scrubber,
         )
         runners = Runners(engine)
         await keeper.enter(engine)

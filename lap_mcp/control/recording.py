@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lap_runtimes import base
 
+from lap_mcp.scrub import Scrubber
 from lap_mcp.store.codec import dump
 from lap_mcp.store.events import NewEvent
 
@@ -17,9 +19,6 @@ _TAIL = 16 * 1024
 
 Keep = Callable[[bytes], Awaitable[str]]
 """Stores bytes, gives their SHA-256."""
-
-Scrub = Callable[[str], str]
-"""Takes resolved secret values out of text."""
 
 
 def shortened(text: str) -> str:
@@ -47,8 +46,9 @@ async def _json(name: str, value: Any, keep: Keep) -> dict[str, Any]:
     return {name: None, f"{name}_blob": await keep(encoded), f"{name}_length": len(encoded)}
 
 
-async def recorded(event: base.Event, keep: Keep) -> NewEvent | None:
+async def recorded(event: base.Event, keep: Keep, scrubber: Scrubber) -> NewEvent | None:
     """What to store of an event that is stored as it is; `None` for the others."""
+    event = _without_secrets(event, scrubber)
     match event:
         case base.Message():
             payload = {"id": event.message_id, **await _text(event.text, keep)}
@@ -87,6 +87,19 @@ async def recorded(event: base.Event, keep: Keep) -> NewEvent | None:
         case base.Usage():
             return NewEvent(type="session.usage", payload=_usage(event), native_id=event.id)
     return None
+
+
+def _without_secrets(event: base.Event, scrubber: Scrubber) -> base.Event:
+    match event:
+        case base.Message():
+            return replace(event, text=scrubber.text(event.text), data=scrubber.data(event.data))
+        case base.Thinking() | base.ToolResult():
+            return replace(event, text=scrubber.text(event.text))
+        case base.ToolUse():
+            return replace(event, input=scrubber.data(event.input))
+        case base.Usage():
+            return replace(event, detail=scrubber.data(event.detail))
+    return event
 
 
 def _usage(event: base.Usage) -> Mapping[str, Any]:

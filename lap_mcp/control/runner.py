@@ -235,9 +235,10 @@ class Runner:
         gone: bool = False,
     ) -> str | None:
         leased = self.leased
-        words = None if error is None else self.engine.scrub(error)
+        self.intake.flush()
+        words = None if error is None else self.engine.scrubber.text(error)
         closing = [
-            partial(message.kind, message_id, message.text)
+            partial(message.kind, message_id, self.engine.scrubber.text(message.text))
             for message_id, message in leased.live.open.items()
             if message.text
         ]

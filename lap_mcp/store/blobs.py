@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio.to_thread
@@ -29,11 +30,22 @@ class BlobStore:
         """Raises: NotFound."""
         return await anyio.to_thread.run_sync(self._get, sha256)
 
+    async def old(self, before: float) -> Sequence[str]:
+        """Blobs that were last put before `before`."""
+        return await anyio.to_thread.run_sync(self._old, before)
+
+    async def drop(self, sha256s: Sequence[str]) -> None:
+        await anyio.to_thread.run_sync(self._drop, sha256s)
+
     def _put(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         target = self._folder / digest
-        if target.exists():
+        try:
+            # Being put again makes it young again: see `old`.
+            os.utime(target)
             return digest
+        except FileNotFoundError:
+            pass
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._write(data, target)
@@ -55,6 +67,19 @@ class BlobStore:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+    def _old(self, before: float) -> Sequence[str]:
+        if not self._folder.is_dir():
+            return []
+        return [
+            entry.name
+            for entry in os.scandir(self._folder)
+            if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < before
+        ]
+
+    def _drop(self, sha256s: Sequence[str]) -> None:
+        for sha256 in sha256s:
+            (self._folder / sha256).unlink(missing_ok=True)
 
     def _get(self, sha256: str) -> bytes:
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):

@@ -53,15 +53,19 @@ class House:
 
     where: Path | str
     blobs: BlobStore
+    blobs_folder: Path
 
     @asynccontextmanager
     async def server(
-        self, agents: Agents, limits: SessionLimits | None = None
+        self,
+        agents: Agents,
+        limits: SessionLimits | None = None,
+        options: EngineOptions | None = None,
     ) -> AsyncIterator[Sessions]:
         database = await open_database(self.where)
         try:
             given = GivenFiles(database, self.blobs, _no_sandbox)
-            options = EngineOptions(limits=limits or SessionLimits(cancel_wait=2.0))
+            options = options or EngineOptions(limits=limits or SessionLimits(cancel_wait=2.0))
             async with open_sessions(database, self.blobs, agents, given, options) as sessions:
                 yield sessions
         finally:
@@ -106,7 +110,7 @@ async def database(where: Path | str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def house(where: Path | str, tmp_path: Path) -> House:
-    return House(where, BlobStore(tmp_path / "blobs"))
+    return House(where, BlobStore(tmp_path / "blobs"), tmp_path / "blobs")
 
 
 @pytest.fixture

@@ -376,3 +376,47 @@ async def test_an_unreachable_runtime_says_so_and_is_not_tried_again(
     assert turn.outcome == "failed"
     assert "connection refused" in (turn.error or "")
     assert "may have started" not in (turn.error or "")
+
+
+async def test_a_secret_value_is_stored_and_shown_nowhere_also_in_two_pieces(
+    house: House, agents: Agents
+) -> None:
+    from lap_mcp.control.opening import EngineOptions
+    from lap_mcp.scrub import Scrubber
+
+    secret = "canary-9f8e7d6c5b"
+    scrubber = Scrubber()
+    scrubber.add(secret)
+    runtime = ScriptedRuntime(
+        [
+            [
+                Gate("go"),
+                MessageDelta(message_id="m", text="the key is canary-9f"),
+                MessageDelta(message_id="m", text="8e7d6c5b, keep it"),
+                Message(message_id="m", text=f"the key is {secret}, keep it"),
+                ToolUse(tool_use_id="u", name="get", input={"authorization": f"Bearer {secret}"}),
+                ToolResult(tool_use_id="u", text=f"{secret} " * 10_000),
+                File(file_id="f", name="k.txt", media_type="text/plain", data=secret.encode()),
+                Done(outcome="failed", error=f"401 for {secret}"),
+            ]
+        ]
+    )
+    agents.add(runtime)
+    seen: list[str] = []
+    async with house.server(agents, options=EngineOptions(scrubber=scrubber)) as sessions:
+        accepted = await sessions.prompt(ME, "helper", NewPrompt(text="go"))
+        with anyio.fail_after(DEADLINE):
+            async with sessions.follow(LOCAL, accepted.session.id) as items:
+                runtime.release("go")
+                async for item in items:
+                    seen.append(item.text if isinstance(item, Delta) else str(item.payload))
+                    if isinstance(item, StoredEvent) and item.type == "session.error":
+                        break
+        turn = await sessions.turn(LOCAL, accepted.session.id, accepted.turn.id)
+
+    assert "the key is [secret], keep it" in "".join(seen)
+    assert secret not in "".join(seen)
+    assert secret not in (turn.error or "")
+    blobs = [path.read_bytes() for path in house.blobs_folder.iterdir()]
+    assert blobs
+    assert not any(secret.encode() in blob for blob in blobs)
