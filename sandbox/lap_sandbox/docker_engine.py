@@ -252,7 +252,16 @@ def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attac
         _remove(client, container.id)
         raise
     connection = getattr(stream, "_sock", stream)
-    return Attached(id=container.id, connection=connection, keep=stream)
+    return Attached(
+        id=container.id, connection=connection, release=partial(_release, connection, stream)
+    )
+
+
+def _release(connection: Any, stream: Any) -> None:
+    """Close an attached socket.  The SDK's response holds a file object over it, and it stays
+    open until that is closed as well."""
+    connection.close()
+    (stream._response if stream is connection else stream).close()
 
 
 def _remove(client: Any, id: str) -> None:

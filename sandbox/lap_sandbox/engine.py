@@ -39,8 +39,8 @@ class Attached:
 
     id: str
     connection: socket.socket
-    keep: object
-    """Must live as long as the connection is used."""
+    release: Callable[[], None]
+    """Closes the connection; keeps alive what it needs until then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,13 +62,14 @@ class Demultiplexer:
 class Link:
     """Sends requests and hands each frame that comes back to the request with its id.
 
-    `run` must be kept running by whoever owns the link; it ends when the link is closed.
+    `release` closes the connection, with whatever else belongs to it.  `run` must be kept running
+    by whoever owns the link; it ends when the link is closed.
     """
 
-    def __init__(self, connection: socket.socket, *, keep: object = None) -> None:
+    def __init__(self, connection: socket.socket, release: Callable[[], None]) -> None:
         connection.setblocking(False)
         self._socket = connection
-        self._keep = keep
+        self._release = release
         self._demultiplexer = Demultiplexer()
         self._decoder = wire.Decoder()
         self._handlers: dict[int, OnFrame] = {}
@@ -216,7 +217,6 @@ class Link:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
-        self._socket.close()
-        self._keep = None
+        self._release()
         for call in self._ended:
             call()

@@ -151,9 +151,11 @@ class ScriptedSandbox:
     async def put(self, path: str, data: AsyncIterator[bytes] | bytes) -> FileInfo:
         self._require_alive()
         name = clean_path(path)
-        body = data if isinstance(data, bytes) else b"".join([part async for part in data])
-        if len(body) > self.limits.file_size:
-            raise LimitReached(f"`{name}` is larger than {self.limits.file_size} bytes.")
+        body = b""
+        async for part in _parts(data):
+            body += part
+            if len(body) > self.limits.file_size:
+                raise LimitReached(f"`{name}` is larger than {self.limits.file_size} bytes.")
         return self._write(name, body)
 
     async def get(self, path: str) -> bytes:
@@ -177,6 +179,14 @@ class ScriptedSandbox:
         self._alive = False
         if self._stop is not None:
             self._stop.set()
+
+
+async def _parts(data: AsyncIterator[bytes] | bytes) -> AsyncIterator[bytes]:
+    if isinstance(data, bytes):
+        yield data
+        return
+    async for part in data:
+        yield part
 
 
 class ScriptedLauncher:

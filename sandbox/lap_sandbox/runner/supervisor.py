@@ -65,9 +65,9 @@ class Supervisor:
 
     def serve(self) -> NoReturn:
         while True:
-            self._requests.pump(HIGH_WATER - len(self._out))
             for key, _ in self._selector.select(self._patience()):
                 key.data()
+            self._requests.pump(HIGH_WATER - len(self._out))
             self._flush()
             self._pause_or_resume()
 
