@@ -260,6 +260,7 @@ def main() -> None:
     if options.with_stdin:
         end_with_stdin()
     with socket.create_server(("127.0.0.1", options.port)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         served = card(url, name=options.name, streaming=not options.no_streaming)
         app = build(url, agent_card=served, token=token)
