@@ -42,12 +42,7 @@ def install(
     chosen = CLIENTS[client.value]
     try:
         file = target(chosen, started.here, project=project)
-        before = file.read_text(encoding="utf-8") if file.exists() else ""
-        after = chosen.edit(before, launch(started))
-    except (OSError, UnicodeDecodeError) as exc:
-        fail(Invalid(f"The configuration of {chosen.title} cannot be read: {exc}"))
-    except Invalid as error:
-        fail(Invalid(f"{file}: {error.message}", remedy=error.remedy))
+        before, after = edited(chosen, file, launch(started))
     except LapError as error:
         fail(error)
     if after == before:
@@ -62,6 +57,17 @@ def install(
         say(chosen.note)
     if image:
         build_in_background(started.read(), started.here)
+
+
+def edited(client: Client, file: Path, how: Launch) -> tuple[str, str]:
+    """The file's text now and with our entry.  Raises: Invalid."""
+    try:
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        return before, client.edit(before, how)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise Invalid(f"{file} cannot be read: {exc}") from exc
+    except Invalid as exc:
+        raise Invalid(f"{file}: {exc.message}", remedy=exc.remedy) from exc
 
 
 def target(client: Client, here: Surroundings, *, project: bool) -> Path:

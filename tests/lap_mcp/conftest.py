@@ -1,5 +1,6 @@
-"""The town of `tests/lap_mcp/town.py`, for the tests of this folder."""
+"""The towns and users of `town.py` and `user.py`, for the tests of this folder."""
 
 from tests.lap_mcp.town import town
+from tests.lap_mcp.user import user
 
-__all__ = ["town"]
+__all__ = ["town", "user"]
