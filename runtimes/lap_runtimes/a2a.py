@@ -22,6 +22,7 @@ from lap_runtimes.base import (
     Answers,
     Capabilities,
     Event,
+    EventStream,
     Prompt,
     Ref,
     Turn,
@@ -81,39 +82,11 @@ class A2ARuntime:
         card = await self._card("", fresh=True)
         return [AgentInfo(ref=self._config.card, name=card.name, description=card.description)]
 
-    @asynccontextmanager
-    async def start(self, turn: Turn) -> AsyncIterator[AsyncIterator[Event]]:
-        resumed = isinstance(turn.input, Answers)
-        if resumed and not (turn.ref.get("task") and turn.ref.get("question")):
-            raise Rejected("the agent has no open question to answer", kind="conflict", sent=False)
-        kept = ("agent", "context", "before") if resumed else ("agent", "context")
-        ref = {key: turn.ref[key] for key in kept if key in turn.ref}
-        if turn.agent and turn.agent != self._config.card:
-            ref["agent"] = turn.agent
-        if resumed:
-            ref["answered"] = turn.ref["question"]
-        message = await _message(turn)
-        async with self._peer(str(ref.get("agent", ""))) as peer:
-            fold = TaskFold(turn.id, ref, whole=not peer.card.streams)
-            if resumed:
-                fold.task_id = str(turn.ref["task"])
-                events = self._resumed(peer, fold, message)
-            else:
-                events = self._follow(peer, fold, peer.send(message))
-            async with aclosing(events):
-                yield events
+    def start(self, turn: Turn) -> EventStream:
+        return aclosing(self._started(turn))
 
-    @asynccontextmanager
-    async def attach(self, ref: Ref, cursor: str | None) -> AsyncIterator[AsyncIterator[Event]]:
-        if cursor is not None:
-            raise Unsupported("A2A has no cursors; attach without one")
-        if not ref.get("task"):
-            raise Rejected("the agent answered without a task, which is gone", kind="gone")
-        async with self._peer(str(ref.get("agent", ""))) as peer:
-            fold = TaskFold(str(ref.get("turn", "")), ref, whole=True)
-            fold.task_id = str(ref["task"])
-            async with aclosing(self._again(peer, fold)) as events:
-                yield events
+    def attach(self, ref: Ref, cursor: str | None) -> EventStream:
+        return aclosing(self._attached(ref, cursor))
 
     async def answer(self, ref: Ref, answer: Answer) -> None:
         raise Unsupported("an A2A agent is answered by a new start")
@@ -135,6 +108,40 @@ class A2ARuntime:
         await self._http.aclose()
 
     # Following a task
+
+    async def _started(self, turn: Turn) -> AsyncGenerator[Event, None]:
+        resumed = isinstance(turn.input, Answers)
+        if resumed and not (turn.ref.get("task") and turn.ref.get("question")):
+            raise Rejected("the agent has no open question to answer", kind="conflict", sent=False)
+        kept = ("agent", "context", "before") if resumed else ("agent", "context")
+        ref = {key: turn.ref[key] for key in kept if key in turn.ref}
+        if turn.agent and turn.agent != self._config.card:
+            ref["agent"] = turn.agent
+        if resumed:
+            ref["answered"] = turn.ref["question"]
+        message = await _message(turn)
+        async with self._peer(str(ref.get("agent", ""))) as peer:
+            fold = TaskFold(turn.id, ref, whole=not peer.card.streams)
+            if resumed:
+                fold.task_id = str(turn.ref["task"])
+                events = self._resumed(peer, fold, message)
+            else:
+                events = self._follow(peer, fold, peer.send(message))
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+
+    async def _attached(self, ref: Ref, cursor: str | None) -> AsyncGenerator[Event, None]:
+        if cursor is not None:
+            raise Unsupported("A2A has no cursors; attach without one")
+        if not ref.get("task"):
+            raise Rejected("the agent answered without a task, which is gone", kind="gone")
+        async with self._peer(str(ref.get("agent", ""))) as peer:
+            fold = TaskFold(str(ref.get("turn", "")), ref, whole=True)
+            fold.task_id = str(ref["task"])
+            async with aclosing(self._again(peer, fold)) as events:
+                async for event in events:
+                    yield event
 
     async def _follow(
         self, peer: Peer, fold: TaskFold, responses: AsyncGenerator[Json, None]

@@ -12,8 +12,8 @@ nothing else: only `cancel` ends the runtime's work.
 
 How a stream ends: with `Done`, whatever the runtime decided, failures included.  A stream that is
 lost just stops, or raises `Unavailable` or `ProtocolError`; only then is it attached to again.
-`Rejected` says that the request itself was refused.  What `start` and `attach` have to refuse, they
-raise on entering or as the first thing of the stream.
+`Rejected` says that the request itself was refused.  Entering the block does not wait for the
+runtime: what `start` and `attach` have to refuse comes as the first thing of the stream.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 import anyio
+import anyio.to_thread
 import httpx2
 
 from lap_runtimes.base import MAX_FILE_BYTES
@@ -147,6 +148,7 @@ class HTTP:
             secret["Authorization"] = f"Bearer {config.auth.bearer.get_secret_value()}"
         self._home_headers = {**config.headers, **secret}
         self._client: httpx2.AsyncClient | None = None
+        self._building = anyio.Lock()
 
     def url(self, path: str) -> str:
         """An address below the configured one; absolute addresses stay as they are."""
@@ -284,7 +286,7 @@ class HTTP:
         params: Mapping[str, str] | None,
         headers: Mapping[str, str],
     ) -> httpx2.Response:
-        client = self._connected()
+        client = await self._connected()
         extensions: dict[str, Any] = {}
         home = self._home_headers if standing == "home" else {}
         sent = {**headers, **home}
@@ -302,23 +304,30 @@ class HTTP:
             )
             return await client.send(request, stream=True, follow_redirects=False)
 
-    def _connected(self) -> httpx2.AsyncClient:
-        if self._client is None:
-            verify: ssl.SSLContext | bool = True
-            if self._ca_file is not None:
-                try:
-                    verify = ssl.create_default_context(cafile=self._ca_file)
-                except OSError as exc:
-                    raise Unavailable(
-                        f"ca_file {self._ca_file} cannot be used: {exc}", sent=False
-                    ) from exc
-            self._client = httpx2.AsyncClient(
-                verify=verify,
-                timeout=httpx2.Timeout(None, connect=self._connect_timeout),
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
-                headers={"User-Agent": "lap-mcp"},
-            )
-        return self._client
+    async def _connected(self) -> httpx2.AsyncClient:
+        async with self._building:
+            if self._client is None:
+                # Certificates are read from disk.
+                self._client = await anyio.to_thread.run_sync(self._build)
+            return self._client
+
+    def _build(self) -> httpx2.AsyncClient:
+        verify: ssl.SSLContext | bool = True
+        if not self.rules.encrypted:
+            # Reading the certificates takes 0.1 s; without any, no https connection can succeed.
+            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        elif self._ca_file is not None:
+            try:
+                verify = ssl.create_default_context(cafile=self._ca_file)
+            except OSError as exc:
+                words = f"ca_file {self._ca_file} cannot be used: {exc}"
+                raise Unavailable(words, sent=False) from exc
+        return httpx2.AsyncClient(
+            verify=verify,
+            timeout=httpx2.Timeout(None, connect=self._connect_timeout),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+            headers={"User-Agent": "lap-mcp"},
+        )
 
     @staticmethod
     def _where(url: str) -> str:

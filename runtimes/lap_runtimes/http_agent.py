@@ -12,7 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, ClassVar
 
 from lap_runtimes import base
-from lap_runtimes.base import AgentInfo, Capabilities, Event, Prompt, Ref, Turn
+from lap_runtimes.base import AgentInfo, Capabilities, Event, EventStream, Prompt, Ref, Turn
 from lap_runtimes.errors import Rejected, Unsupported
 from lap_runtimes.http import HTTP, MAX_JSON, Reply
 from lap_runtimes.http_agent_answer import Reading
@@ -68,8 +68,37 @@ class HTTPAgentRuntime:
     async def agents(self) -> Sequence[AgentInfo]:
         raise Unsupported("a custom HTTP runtime cannot list its agents; name them in [agents]")
 
-    @asynccontextmanager
-    async def start(self, turn: Turn) -> AsyncIterator[AsyncIterator[Event]]:
+    def start(self, turn: Turn) -> EventStream:
+        return aclosing(self._started(turn))
+
+    def attach(self, ref: Ref, cursor: str | None) -> EventStream:
+        return aclosing(self._attached(ref))
+
+    async def answer(self, ref: Ref, answer: base.Answer) -> None:
+        raise Unsupported("a custom HTTP agent asks no questions")
+
+    async def steer(self, ref: Ref, prompt: Prompt) -> None:
+        raise Unsupported("a custom HTTP agent takes no message while it works")
+
+    async def cancel(self, ref: Ref) -> None:
+        request = self._config.cancel_request
+        if request is None:
+            raise Unsupported("without cancel_request the agent cannot be cancelled")
+        values = self._of(ref)
+        try:
+            with self._http.within():
+                async with self._send(request, values):
+                    pass
+        except Rejected as exc:
+            if exc.kind not in ("not_found", "conflict", "gone"):
+                raise
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    # One request and its answer
+
+    async def _started(self, turn: Turn) -> AsyncGenerator[Event, None]:
         if not isinstance(turn.input, Prompt):
             raise Unsupported("a custom HTTP agent asks no questions")
         if turn.input.files:
@@ -95,39 +124,17 @@ class HTTPAgentRuntime:
             "kept": kept,
             "turns": turn.ref.get("turns", 0),
         }
-        async with self._exchange(request, values, beginning) as events:
-            yield events
+        async with aclosing(self._exchange(request, values, beginning)) as events:
+            async for event in events:
+                yield event
 
-    @asynccontextmanager
-    async def attach(self, ref: Ref, cursor: str | None) -> AsyncIterator[AsyncIterator[Event]]:
-        if self._config.attach_request is None:
-            raise Unsupported("without attach_request a lost stream cannot be read again")
-        async with self._exchange(self._config.attach_request, self._of(ref), ref) as events:
-            yield events
-
-    async def answer(self, ref: Ref, answer: base.Answer) -> None:
-        raise Unsupported("a custom HTTP agent asks no questions")
-
-    async def steer(self, ref: Ref, prompt: Prompt) -> None:
-        raise Unsupported("a custom HTTP agent takes no message while it works")
-
-    async def cancel(self, ref: Ref) -> None:
-        request = self._config.cancel_request
+    async def _attached(self, ref: Ref) -> AsyncGenerator[Event, None]:
+        request = self._config.attach_request
         if request is None:
-            raise Unsupported("without cancel_request the agent cannot be cancelled")
-        values = self._of(ref)
-        try:
-            with self._http.within():
-                async with self._send(request, values):
-                    pass
-        except Rejected as exc:
-            if exc.kind not in ("not_found", "conflict", "gone"):
-                raise
-
-    async def aclose(self) -> None:
-        await self._http.aclose()
-
-    # One request and its answer
+            raise Unsupported("without attach_request a lost stream cannot be read again")
+        async with aclosing(self._exchange(request, self._of(ref), ref)) as events:
+            async for event in events:
+                yield event
 
     @staticmethod
     def _of(ref: Ref) -> dict[str, Any]:
@@ -156,14 +163,16 @@ class HTTPAgentRuntime:
         ) as reply:
             yield reply
 
-    @asynccontextmanager
     async def _exchange(
         self, request: RequestTemplate, values: Mapping[str, Any], beginning: Ref
-    ) -> AsyncIterator[AsyncIterator[Event]]:
-        async with self._send(request, values) as reply:
-            reading = Reading(self._config.answer, beginning)
-            async with aclosing(self._events(reply, reading)) as events:
-                yield events
+    ) -> AsyncGenerator[Event, None]:
+        reading = Reading(self._config.answer, beginning)
+        async with (
+            self._send(request, values) as reply,
+            aclosing(self._events(reply, reading)) as events,
+        ):
+            async for event in events:
+                yield event
 
     async def _events(self, reply: Reply, reading: Reading) -> AsyncGenerator[Event, None]:
         headers = {name.lower(): value for name, value in reply.headers.items()}

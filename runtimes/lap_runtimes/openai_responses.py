@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, ClassVar, Literal
 
 import anyio
@@ -21,6 +21,7 @@ from lap_runtimes.base import (
     Answers,
     Capabilities,
     Event,
+    EventStream,
     Heartbeat,
     Prompt,
     PromptFile,
@@ -111,32 +112,11 @@ class OpenAIResponsesRuntime:
         models = [mapping(each) for each in found] if isinstance(found, list) else []
         return [AgentInfo(ref=str(m["id"]), name=str(m["id"])) for m in models if m.get("id")]
 
-    @asynccontextmanager
-    async def start(self, turn: Turn) -> AsyncIterator[AsyncIterator[Event]]:
-        body, ref = await self._request(turn)
-        fold = ResponseFold(turn.id, ref, cursors=self._cursors, after=None)
-        accept = "text/event-stream" if self._config.stream else "application/json"
-        url = self._http.url("responses")
-        headers = {"Accept": accept}
-        async with (
-            self._http.stream("POST", url, json=body, headers=headers) as reply,
-            aclosing(self._read(reply, fold)) as events,
-        ):
-            yield events
+    def start(self, turn: Turn) -> EventStream:
+        return aclosing(self._started(turn))
 
-    @asynccontextmanager
-    async def attach(self, ref: Ref, cursor: str | None) -> AsyncIterator[AsyncIterator[Event]]:
-        if not self._config.background:
-            raise Unsupported("without background = true a lost response cannot be read again")
-        try:
-            after = Cursor.decode(cursor) if cursor is not None else None
-        except ValueError as exc:
-            raise Rejected(f"no such cursor: {cursor}", kind="invalid", sent=False) from exc
-        response_id = self._response(ref)
-        kept = {key: ref[key] for key in ("conversation", "previous", "response") if key in ref}
-        fold = ResponseFold(str(ref.get("turn", "")), kept, cursors=self._cursors, after=after)
-        async with aclosing(self._again(response_id, fold, after)) as events:
-            yield events
+    def attach(self, ref: Ref, cursor: str | None) -> EventStream:
+        return aclosing(self._attached(ref, cursor))
 
     async def answer(self, ref: Ref, answer: Answer) -> None:
         raise Unsupported("a Responses server is answered by a new start")
@@ -162,6 +142,33 @@ class OpenAIResponsesRuntime:
 
     # Reading
 
+    async def _started(self, turn: Turn) -> AsyncGenerator[Event, None]:
+        body, ref = await self._request(turn)
+        fold = ResponseFold(turn.id, ref, cursors=self._cursors, after=None)
+        accept = "text/event-stream" if self._config.stream else "application/json"
+        url = self._http.url("responses")
+        headers = {"Accept": accept}
+        async with (
+            self._http.stream("POST", url, json=body, headers=headers) as reply,
+            aclosing(self._read(reply, fold)) as events,
+        ):
+            async for event in events:
+                yield event
+
+    async def _attached(self, ref: Ref, cursor: str | None) -> AsyncGenerator[Event, None]:
+        if not self._config.background:
+            raise Unsupported("without background = true a lost response cannot be read again")
+        try:
+            after = Cursor.decode(cursor) if cursor is not None else None
+        except ValueError as exc:
+            raise Rejected(f"no such cursor: {cursor}", kind="invalid", sent=False) from exc
+        response_id = self._response(ref)
+        kept = {key: ref[key] for key in ("conversation", "previous", "response") if key in ref}
+        fold = ResponseFold(str(ref.get("turn", "")), kept, cursors=self._cursors, after=after)
+        async with aclosing(self._again(response_id, fold, after)) as events:
+            async for event in events:
+                yield event
+
     async def _read(self, reply: Reply, fold: ResponseFold) -> AsyncGenerator[Event, None]:
         """A stream; a whole answer, also from a server that was asked for a stream; and then, where
         the work goes on in the background, looking until it is done."""
@@ -172,10 +179,11 @@ class OpenAIResponsesRuntime:
             async with aclosing(self._streamed(reply, fold)) as events:
                 async for event in events:
                     yield event
-        if not fold.pending or fold.finished:
+        if fold.finished or not (fold.pending or self._config.background):
             return
         if not self._config.background:
             raise ProtocolError("the server left the response unfinished; set background = true")
+        # Still in the background, or a stream that ended without saying how (it was cancelled).
         async with aclosing(self._polled(fold.response_id, fold)) as events:
             async for event in events:
                 yield event
@@ -218,6 +226,8 @@ class OpenAIResponsesRuntime:
                 yield event
 
     async def _polled(self, response_id: str, fold: ResponseFold) -> AsyncGenerator[Event, None]:
+        if not response_id:
+            return
         url = self._http.url(f"responses/{response_id}")
         while not fold.finished:
             for event in fold.feed_response(await self._http.json("GET", url)) or [Heartbeat()]:

@@ -57,6 +57,11 @@ class OriginRules:
         named = frozenset(origin_of(each) for each in allowed if each != "*")
         return cls(home=origin_of(url), named=named, public="*" in allowed)
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether an https address may be gone to at all."""
+        return self.public or any(each.startswith("https:") for each in (self.home, *self.named))
+
     def standing(self, url: str, *, whence: str) -> Standing:
         """`whence` says in words where the address came from ("its agent card").  Raises `Rejected`
         where nothing of the operator's file admits it."""

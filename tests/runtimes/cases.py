@@ -1,0 +1,194 @@
+"""Every adapter in every configuration that changes how it behaves, each with a real server."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from lap_runtimes.base import Runtime
+from lap_runtimes.kinds import load
+
+from tests.capabilities import ROOT
+from tests.runtimes import http_server, responses_server
+from tests.runtimes.serving import Proxy, address, listening, proxied, serving
+
+
+def example_agent() -> Any:
+    """The module `examples/a2a_agent.py`, which is not on any path."""
+    name = "example_a2a_agent"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / "a2a_agent.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+ADAPTERS = {kind: load(kind) for kind in ("a2a", "openai_responses", "http")}
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """A runtime, the server behind it, and the proxy between."""
+
+    runtime: Runtime
+    proxy: Proxy
+    server: Any
+    cancelled: Callable[[], int]
+    """How many turns the server has ended before their time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """`app(url)` makes the server: its ASGI application, itself, its count of cancelled turns."""
+
+    id: str
+    kind: str
+    app: Callable[[str], tuple[Any, Any, Callable[[], int]]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    path: str = ""
+    ask: str | None = None
+    """A prompt that makes the agent ask."""
+    ask_kind: str = ""
+    file: str | None = None
+    one_connection: bool = True
+    """A turn is one stream; False: many short requests, which a cut does not end."""
+
+    @asynccontextmanager
+    async def bench(self) -> AsyncIterator[Bench]:
+        listener = listening()
+        url = address(listener)
+        app, server, cancelled = self.app(url)
+        with serving(app) as direct:
+            async with proxied(direct, listener) as proxy:
+                adapter = ADAPTERS[self.kind]
+                config = adapter.Config.model_validate({"url": url + self.path, **self.settings})
+                runtime = adapter(config)
+                try:
+                    yield Bench(runtime=runtime, proxy=proxy, server=server, cancelled=cancelled)
+                finally:
+                    await runtime.aclose()
+
+
+def _a2a(**options: Any) -> Callable[[str], tuple[Any, Any, Callable[[], int]]]:
+    def make(url: str) -> tuple[Any, Any, Callable[[], int]]:
+        example = example_agent()
+        agent = example.Agent()
+        card = example.card(url, streaming=options.get("streaming", True))
+        keep = options.get("binding")
+        version = options.get("version")
+        kept = [i for i in card.supported_interfaces if keep in (None, i.protocol_binding)]
+        del card.supported_interfaces[:]
+        for interface in kept:
+            interface.protocol_version = version or interface.protocol_version
+            card.supported_interfaces.append(interface)
+        return example.build(url, agent=agent, agent_card=card), agent, lambda: len(agent.cancelled)
+
+    return make
+
+
+def _responses(url: str) -> tuple[Any, Any, Callable[[], int]]:
+    server = responses_server.Server()
+    return server.app, server, lambda: len(server.cancelled)
+
+
+def _http(url: str) -> tuple[Any, Any, Callable[[], int]]:
+    server = http_server.Server()
+    return server.app, server, lambda: len(server.cancelled)
+
+
+_BODY = {"prompt": "${prompt}", "session": "${session_id}", "turn": "${turn_id}"}
+_USED = {"input_tokens": "used.0", "output_tokens": "used.1"}
+_CANCEL = {"method": "DELETE", "path": "runs/${ref.run}"}
+
+A2A = {"kind": "a2a", "ask": "ask color?", "ask_kind": "input", "file": "file a.txt body of it"}
+RESPONSES = {
+    "kind": "openai_responses",
+    "app": _responses,
+    "path": "/v1",
+    "ask": "ask /etc/passwd",
+    "ask_kind": "approval",
+    "file": "file a.csv",
+}
+HTTP = {"kind": "http", "app": _http, "path": "/agent"}
+
+CASES = [
+    Case(id="a2a-jsonrpc", app=_a2a(binding="JSONRPC"), **A2A),  # type: ignore[arg-type]
+    Case(id="a2a-rest", app=_a2a(binding="HTTP+JSON"), **A2A),  # type: ignore[arg-type]
+    Case(
+        id="a2a-polled",
+        app=_a2a(streaming=False),
+        settings={"poll_interval": 0.02},
+        one_connection=False,
+        **A2A,  # type: ignore[arg-type]
+    ),
+    Case(id="a2a-0.3", app=_a2a(binding="JSONRPC", version="0.3.0"), **A2A),  # type: ignore[arg-type]
+    Case(id="responses", settings={"model": "words"}, **RESPONSES),  # type: ignore[arg-type]
+    Case(
+        id="responses-conversation",
+        settings={"model": "words", "state": "conversation"},
+        **RESPONSES,  # type: ignore[arg-type]
+    ),
+    Case(
+        id="responses-background",
+        settings={"model": "words", "background": True},
+        **RESPONSES,  # type: ignore[arg-type]
+    ),
+    Case(
+        id="responses-polled",
+        settings={"model": "words", "background": True, "stream": False, "poll_interval": 0.02},
+        **RESPONSES,  # type: ignore[arg-type]
+    ),
+    Case(
+        id="responses-whole",
+        settings={"model": "words", "stream": False},
+        **RESPONSES,  # type: ignore[arg-type]
+    ),
+    Case(
+        id="http-json",
+        settings={
+            "request": {"path": "json", "body": _BODY},
+            "answer": {"text": "output.text", "ref": {"run": "run"}, "usage": _USED},
+        },
+        **HTTP,  # type: ignore[arg-type]
+    ),
+    Case(
+        id="http-ndjson",
+        settings={
+            "request": {"path": "ndjson", "body": _BODY},
+            "answer": {
+                "form": "ndjson",
+                "delta": "content",
+                "delta_when": "type=item",
+                "done": "type=end",
+                "ref": {"run": "run"},
+                "usage": _USED,
+            },
+            "cancel_request": _CANCEL,
+            "check_path": "ping",
+        },
+        **HTTP,  # type: ignore[arg-type]
+    ),
+    Case(
+        id="http-sse",
+        settings={
+            "request": {"path": "sse", "body": _BODY},
+            "answer": {
+                "form": "sse",
+                "delta": "text",
+                "done": "@event=done",
+                "ref": {"run": "run"},
+                "usage": _USED,
+            },
+            "cancel_request": _CANCEL,
+            "attach_request": {"method": "GET", "path": "runs/${ref.run}/events"},
+            "on_disconnect": "continues",
+        },
+        **HTTP,  # type: ignore[arg-type]
+    ),
+]
