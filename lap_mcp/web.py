@@ -323,9 +323,6 @@ def listen(host: str, port: int) -> socket.socket:
     # delayed acknowledgements would cost 40 ms a call.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Inherited by what it accepts.  asyncio does this only for sockets that it makes itself; without
-    # it a response of two writes waits for the client's delayed acknowledgement, 40 ms.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         sock.bind((host.strip("[]"), port))
         sock.listen(512)
