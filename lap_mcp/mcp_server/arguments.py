@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +12,18 @@ import anyio.to_thread
 
 from .text import one_line
 
+_loaded = False
+
 
 async def load() -> None:
-    """Import the validator, which reads files and takes a while, beside the loop; once."""
-    if "jsonschema" not in sys.modules:
+    """Import the validator, which reads files and takes a while, beside the loop; once.
+
+    A module that another thread is still importing is in `sys.modules` already, so that says
+    nothing; those who come meanwhile wait in their own threads."""
+    global _loaded
+    if not _loaded:
         await anyio.to_thread.run_sync(importlib.import_module, "jsonschema")
+        _loaded = True
 
 
 class Checker:

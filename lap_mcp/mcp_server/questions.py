@@ -77,16 +77,13 @@ _VERBS: Final = {
 
 def _form(question: Question) -> dict[str, Any]:
     options = [clean(option) for option in question.options]
-    if question.kind == "approval" and not options:
-        return _object(
-            {
-                "decision": {"type": "string", "enum": ["allow", "deny"]},
-                "reason": {"type": "string", "description": "For a denial, if you like."},
-            },
-            ["decision"],
-        )
+    choice = {"option": {"type": "string", "enum": options}} if options else {}
+    if question.kind == "approval":
+        decision = {"decision": {"type": "string", "enum": ["allow", "deny"]}}
+        reason = {"reason": {"type": "string", "description": "For a denial, if you like."}}
+        return _object({**decision, **choice, **reason}, ["decision"])
     if options:
-        return _object({"option": {"type": "string", "enum": options}}, ["option"])
+        return _object(choice, ["option"])
     fields = _flat(question.schema) if question.kind == "input" else None
     if fields is not None:
         return fields
@@ -124,22 +121,22 @@ def answer_of(question: Question, response: Any) -> NewAnswer | None:
     if not isinstance(response, Mapping) or response.get("action") != "accept":
         return None
     if question.kind == "auth":
-        return NewAnswer(decision="allow")
+        return NewAnswer(text="The person says that they have signed in.")
     content = response.get("content")
     return _from_form(question, content) if isinstance(content, Mapping) else None
 
 
 def _from_form(question: Question, content: Mapping[str, Any]) -> NewAnswer | None:
-    if question.options:
-        chosen = content.get("option")
-        match = [o for o in question.options if o == chosen or clean(o) == chosen]
-        return NewAnswer(option=match[0]) if match else None
+    chosen = content.get("option")
+    option = next((o for o in question.options if chosen in (o, clean(o))), None)
     if question.kind == "approval":
         decision = content.get("decision")
         reason = str(content.get("reason") or "")
         if decision == "allow" or decision == "deny":
-            return NewAnswer(decision=decision, text=reason)
+            return NewAnswer(decision=decision, option=option, text=reason)
         return None
+    if question.options:
+        return NewAnswer(option=option) if option is not None else None
     if question.kind == "input" and _flat(question.schema) is not None:
         return NewAnswer(data=dict(content), text=json.dumps(dict(content), ensure_ascii=False))
     answer = content.get("answer")
@@ -154,14 +151,13 @@ def how_to_answer(question: Question, agent: Agent | None) -> str:
         lines.append(f"Options: {' | '.join(one_line(option, 100) for option in question.options)}")
     if question.kind == "auth":
         where = f" at {one_line(question.url, 300)}" if question.url else ""
-        lines.append(f"A person has to sign in{where}, then: lap-mcp questions allow {question.id}")
+        then = f'lap-mcp questions answer {question.id} "done"'
+        lines.append(f"A person has to sign in{where}, then: {then}")
     elif model_may_answer(question, agent):
         lines.append(f'Answer with answer_question (question "{question.id}").')
     else:
-        verbs = f"questions allow {question.id} (or: deny)"
-        if question.options:
-            verbs = f'questions answer {question.id} "OPTION"'
-        lines.append(f"Only a person may decide this, in a terminal: lap-mcp {verbs}")
+        verbs = f"lap-mcp questions allow {question.id} (or: deny)"
+        lines.append(f"Only a person may decide this, in a terminal: {verbs}")
     return "\n".join(lines)
 
 

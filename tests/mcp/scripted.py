@@ -368,8 +368,8 @@ class ScriptedSessions:
         room = self._room(principal, question.session_id)
         if question.status != "open":
             raise Conflict("This question is no longer open.")
-        if question.kind == "approval" and not (answer.decision or answer.option):
-            raise Invalid("An approval wants a decision.", remedy="Give allow or deny.")
+        if (question.kind == "approval") != (answer.decision is not None):
+            raise Invalid("An approval, and nothing else, wants a decision.")
         self.open_questions[question_id] = replace(question, status="answered")
         self.answers[question_id] = answer
         self.answered_by[question_id] = by

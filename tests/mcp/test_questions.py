@@ -103,7 +103,7 @@ async def test_a_form_follows_the_schema_of_the_question_and_options_are_choices
         await stage.message(f"{answers[0].data} {answers[1].option!r}")
 
     world.registry.add("planner", planner)
-    person = Person(city="Rome", days=2, option="by plane")
+    person = Person(city="Rome", days=2, decision="allow", option="by plane")
     async with served(world) as s, s.client(elicitation_callback=person) as client:
         result = await client.call_tool("planner", {"prompt": "x"})
         first, second = sorted(person.asked, key=lambda params: "How?" in params.message)
@@ -113,8 +113,27 @@ async def test_a_form_follows_the_schema_of_the_question_and_options_are_choices
         answers = [s.world.sessions.answers[q] for q in s.world.sessions.open_questions]
         assert answers[0].data is not None
         assert answers[0].data["city"] == "Rome"
+        assert answers[1].decision == "allow"
         assert answers[1].option == "by\u202e plane"
         assert "Rome" in text(result)
+
+
+async def test_signing_in_is_an_address_to_visit_and_is_never_put_into_a_form() -> None:
+    world = World()
+
+    async def guarded(stage: Stage) -> None:
+        answer = await stage.ask("Sign in.", kind="auth", url="https://login.example/x")
+        await stage.message(f"Went on after: {answer.text}")
+
+    world.registry.add("guarded", guarded)
+    person = Person()
+    async with served(world) as s, s.client(elicitation_callback=person) as client:
+        assert "Went on after" in text(await client.call_tool("guarded", {"prompt": "x"}))
+        assert [params.url for params in person.asked] == ["https://login.example/x"]
+    async with served(world) as s, s.client() as client:
+        told = text(await client.call_tool("guarded", {"prompt": "x"}))
+        assert "https://login.example/x" in told
+        assert "lap-mcp questions answer qst_" in told
 
 
 async def test_a_turn_may_ask_twice() -> None:

@@ -229,6 +229,7 @@ async def test_a_server_that_ends_lets_held_calls_answer_and_closes_streams() ->
         group.start_soon(run)
         async with s.client() as client, s.client("legacy") as standing:
             await standing.list_tools()
+            await client.list_tools()
             async with anyio.create_task_group() as calls, client.listen(tools_list_changed=True):
                 calls.start_soon(call)
                 await until(lambda: world.sessions.running == 1)
