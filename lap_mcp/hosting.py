@@ -203,5 +203,6 @@ async def serve_http(
                 f"Nothing can listen on {host} port {port}: {words}.",
                 remedy="Stop what listens there, or give another --port.",
             ) from exc
-        on_ready(f"http://{host}:{sock.getsockname()[1]}/mcp")
+        shown = f"[{host}]" if ":" in host else host
+        on_ready(f"http://{shown}:{sock.getsockname()[1]}/mcp")
         await serve(http, [sock])
