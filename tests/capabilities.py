@@ -6,11 +6,13 @@ Each check returns `None` where the thing is there, else the reason with its rem
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,17 +23,25 @@ SANDBOX_IMAGE = "lap-sandbox:core"
 @functools.cache
 def engine() -> str | None:
     """A Docker Engine that answers."""
+    with warnings.catch_warnings():
+        # The SDK leaves a socket open when it cannot connect.
+        warnings.simplefilter("ignore", ResourceWarning)
+        reason = _engine()
+        gc.collect()
+    return reason
+
+
+def _engine() -> str | None:
     import docker
     from docker.errors import DockerException
 
     try:
-        client = docker.from_env(timeout=5)
+        docker.from_env(timeout=5).close()
     except DockerException as error:
         return (
             f"no Docker Engine answers ({error}). Install one (Debian: apt install docker.io), "
             "start it, and let this user reach its socket"
         )
-    client.close()
     return None
 
 

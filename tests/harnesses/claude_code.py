@@ -23,6 +23,7 @@ def environment(around: Surroundings) -> Mapping[str, str]:
         "DISABLE_TELEMETRY": "1",
         "DISABLE_ERROR_REPORTING": "1",
         "IS_SANDBOX": "1",
+        "CLAUDE_CODE_TMPDIR": str(around.temporary),
     }
 
 

@@ -38,6 +38,12 @@ class Surroundings:
         return self.home / "lap"
 
     @property
+    def temporary(self) -> Path:
+        folder = self.home / "tmp"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
     def server_log(self) -> Path:
         return self.home / "server.log"
 
