@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import unicodedata
 from dataclasses import dataclass
 
@@ -11,6 +10,24 @@ from lap_runtimes.errors import RuntimeFailure
 from lap_runtimes.http import HTTP
 
 _MAX_NAME = 120
+_SUFFIXES = {
+    "application/json": ".json",
+    "application/pdf": ".pdf",
+    "application/zip": ".zip",
+    "audio/mpeg": ".mp3",
+    "audio/wav": ".wav",
+    "image/gif": ".gif",
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/svg+xml": ".svg",
+    "image/webp": ".webp",
+    "text/csv": ".csv",
+    "text/html": ".html",
+    "text/markdown": ".md",
+    "text/plain": ".txt",
+    "video/mp4": ".mp4",
+}
+"""The standard library reads files of the machine for this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +72,7 @@ def plain_name(name: str, *, fallback: str, media_type: str = "") -> str:
     kept = "".join(c for c in last if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*')
     kept = kept.strip().lstrip(".").strip()
     if not kept:
-        kept = fallback + (mimetypes.guess_extension(media_type) or "")
+        kept = fallback + _SUFFIXES.get(media_type, "")
     if len(kept) > _MAX_NAME:
         stem, dot, suffix = kept.rpartition(".")
         tail = f".{suffix}" if dot and len(suffix) <= 10 else ""
