@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
-from lap_sandbox.base import LauncherConfig, Limits, MiB
+from lap_sandbox.base import LauncherConfig, Sandbox
 from lap_sandbox.docker_engine import DockerLauncher
-from lap_sandbox.session import ContainerSandbox
 
-SMALL = Limits(memory=512 * MiB, disk=64 * MiB, tmp=32 * MiB, file_size=48 * MiB, files=2000)
+from tests.sandbox.engine_view import containers_of
+from tests.sandbox.pool import SMALL, Pool
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,12 @@ def engine_environ() -> Mapping[str, str]:
     """What the operator's environment says about engines and building, as it is on this machine."""
     kept = ("DOCKER_", "PIP_", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
     return {name: value for name, value in os.environ.items() if name.startswith(kept)}
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """One loop for the whole session, so that containers can be shared by tests."""
+    return "asyncio"
 
 
 @pytest.fixture
@@ -51,7 +57,26 @@ async def make_launcher(
         await launcher.aclose()
 
 
+@pytest.fixture(scope="session")
+async def pool(
+    engine_environ: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Pool]:
+    instance = f"test-{secrets.token_hex(6)}"
+    config = LauncherConfig(warm=0, limits=SMALL, instance=instance)
+    launcher = DockerLauncher(config, engine_environ, tmp_path_factory.mktemp("home"))
+    await launcher.prepare()
+    yield Pool(launcher)
+    await launcher.aclose()
+    assert containers_of(instance) == []
+
+
 @pytest.fixture
-async def sandbox(make_launcher: MakeLauncher) -> ContainerSandbox:
-    """A fresh sandbox of small size."""
-    return await (await make_launcher()).open(SMALL)
+async def sandbox(pool: Pool) -> Sandbox:
+    """An empty sandbox of small size."""
+    return await pool.sandbox(0)
+
+
+@pytest.fixture
+async def neighbour(pool: Pool) -> Sandbox:
+    """Another one."""
+    return await pool.sandbox(1)

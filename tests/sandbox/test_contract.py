@@ -3,7 +3,6 @@ without running any."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,11 +13,13 @@ from lap_sandbox.docker_engine import DockerLauncher
 from lap_sandbox.errors import BadPath, LauncherUnavailable, LimitReached, NotFound, SandboxGone
 from lap_sandbox.testing import Scripted, ScriptedLauncher, echo
 
+from tests.sandbox.pool import SMALL, Pool
+
 pytestmark = pytest.mark.anyio
 
 LAUNCHERS = [pytest.param("docker", marks=pytest.mark.docker)]
 STAND_INS = ["scripted"]
-SIZE = Limits(memory=512 * MiB, disk=64 * MiB, tmp=32 * MiB, file_size=1 * MiB, files=200)
+SIZE = SMALL
 
 
 def script(code: str) -> Scripted:
@@ -26,26 +27,26 @@ def script(code: str) -> Scripted:
     return Scripted(endless=True) if code == "while True: pass" else echo(code)
 
 
-def make(kind: str, instance: str, home: Path) -> Launcher:
-    config = LauncherConfig(limits=SIZE, warm=0, instance=instance)
-    if kind == "scripted":
-        return ScriptedLauncher(script, config)
-    return DockerLauncher(config, dict(os.environ), home)
+def scripted() -> ScriptedLauncher:
+    return ScriptedLauncher(script, LauncherConfig(limits=SIZE, warm=0))
 
 
 @pytest.fixture(params=[*LAUNCHERS, *STAND_INS])
-async def launcher(
-    request: pytest.FixtureRequest, instance: str, tmp_path: Path
-) -> AsyncIterator[Launcher]:
-    made = make(request.param, instance, tmp_path)
-    await made.prepare()
-    yield made
-    await made.aclose()
+def source(request: pytest.FixtureRequest) -> Pool:
+    if request.param == "scripted":
+        return Pool(scripted())
+    found: Pool = request.getfixturevalue("pool")
+    return found
 
 
 @pytest.fixture
-async def box(launcher: Launcher) -> Sandbox:
-    return await launcher.open(SIZE)
+def launcher(source: Pool) -> Launcher:
+    return source.launcher
+
+
+@pytest.fixture
+async def box(source: Pool) -> Sandbox:
+    return await source.sandbox(0)
 
 
 async def test_a_prepared_launcher_says_that_it_is_ready(launcher: Launcher) -> None:
@@ -87,7 +88,7 @@ async def test_a_stream_is_put_in_its_order(box: Sandbox) -> None:
 async def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(box: Sandbox) -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
-            yield bytes(64 * 1024)
+            yield bytes(1024 * 1024)
 
     with pytest.raises(LimitReached):
         await box.put("large", endless())
@@ -95,18 +96,20 @@ async def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(box: Sandb
     assert box.alive
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["", "/etc/passwd", "../x", "a/../../x", "a//b", ".", "..", "a\0b", "a\nb", "\u202ea", "a/",
-     "x" * 300, "/".join("a" * 30)],
-)  # fmt: skip
-async def test_paths_that_could_lead_out_or_deceive_are_refused(box: Sandbox, path: str) -> None:
-    with pytest.raises(BadPath):
-        await box.put(path, b"")
-    with pytest.raises(BadPath):
-        await box.get(path)
-    with pytest.raises(BadPath):
-        await box.delete(path)
+DECEIVING = [
+    "", "/etc/passwd", "../x", "a/../../x", "a//b", ".", "..", "a\0b", "a\nb", "\u202ea", "a/",
+    "x" * 300, "/".join("a" * 30),
+]  # fmt: skip
+
+
+async def test_paths_that_could_lead_out_or_deceive_are_refused(box: Sandbox) -> None:
+    for path in DECEIVING:
+        with pytest.raises(BadPath):
+            await box.put(path, b"")
+        with pytest.raises(BadPath):
+            await box.get(path)
+        with pytest.raises(BadPath):
+            await box.delete(path)
 
 
 async def test_names_of_all_languages_are_allowed_and_normalised(box: Sandbox) -> None:
@@ -188,34 +191,28 @@ async def test_a_closed_sandbox_says_so(box: Sandbox) -> None:
         await box.list()
 
 
-async def test_closing_the_launcher_closes_its_sandboxes(launcher: Launcher) -> None:
-    boxes = [await launcher.open(SIZE) for _ in range(2)]
-    await launcher.aclose()
+async def test_closing_the_stand_ins_launcher_closes_its_sandboxes() -> None:
+    made = scripted()
+    boxes = [await made.open(SIZE) for _ in range(2)]
+    await made.aclose()
     assert not any(box.alive for box in boxes)
 
 
-@pytest.mark.docker
-@pytest.mark.parametrize(
-    "limits",
-    [
+async def test_limits_that_make_no_sense_are_refused_in_words(tmp_path: Path) -> None:
+    launcher = DockerLauncher(LauncherConfig(), {}, tmp_path)
+    for limits in (
         Limits(memory=1 * MiB),
         Limits(memory=512 * MiB, disk=512 * MiB),
         Limits(pids=1),
         Limits(cpus=0),
-    ],
-)
-async def test_limits_that_make_no_sense_are_refused_in_words(
-    limits: Limits, instance: str, tmp_path: Path
-) -> None:
-    launcher = make("docker", instance, tmp_path)
-    with pytest.raises(LimitReached):
-        await launcher.open(limits)
+    ):
+        with pytest.raises(LimitReached):
+            await launcher.open(limits)
     await launcher.aclose()
 
 
-@pytest.mark.docker
-async def test_a_closed_launcher_opens_nothing(instance: str, tmp_path: Path) -> None:
-    launcher = make("docker", instance, tmp_path)
+async def test_a_closed_launcher_opens_nothing(tmp_path: Path) -> None:
+    launcher = DockerLauncher(LauncherConfig(), {}, tmp_path)
     await launcher.aclose()
     with pytest.raises(LauncherUnavailable):
         await launcher.open(SIZE)

@@ -72,10 +72,22 @@ def _field(data: bytes, name: bytes) -> int:
     return 0
 
 
+def _state(pid: int) -> tuple[str, int]:
+    """State letter and parent of a process; a zombie where it is gone."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return words[0], int(words[1])
+    except (OSError, ValueError, IndexError):
+        return "Z", 0
+
+
 def others(keep: int) -> list[int]:
-    """Processes that are neither this one nor `keep`."""
+    """Living processes that are neither this one nor `keep`.
+
+    Zombies do not count: those of a stopped parent stay until it goes on.
+    """
     found = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return [pid for pid in found if pid not in (os.getpid(), keep)]
+    return [pid for pid in found if pid not in (os.getpid(), keep) and _state(pid)[0] != "Z"]
 
 
 def signal_all(number: signal.Signals) -> None:
@@ -98,21 +110,12 @@ def kill_tree(keep: int, *, patience: float = 2.0) -> bool:
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        reap_all(spare=keep)
         if time.monotonic() > deadline:
-            return False
+            break
         time.sleep(0.0005)
     with contextlib.suppress(ProcessLookupError):
         os.kill(keep, signal.SIGCONT)
-    return True
-
-
-def _parent(pid: int) -> int:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return int(stat.rpartition(")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
+    return not victims
 
 
 def sweep(zygote: int, worker: int) -> None:
@@ -126,7 +129,7 @@ def sweep(zygote: int, worker: int) -> None:
         signal_all(signal.SIGSTOP)
         left = [pid for pid in others(zygote) if pid != worker]
     for pid in left:
-        if crowd or _parent(pid) == os.getpid():
+        if crowd or _state(pid)[1] == os.getpid():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     if crowd:
@@ -135,8 +138,8 @@ def sweep(zygote: int, worker: int) -> None:
                 os.kill(pid, signal.SIGCONT)
 
 
-def reap_all(*, spare: int) -> dict[int, int]:
-    """Wait status of every child that ended; `spare`'s is reaped and reported as well."""
+def reap_all() -> dict[int, int]:
+    """Wait status of every child that ended."""
     ended: dict[int, int] = {}
     while True:
         try:

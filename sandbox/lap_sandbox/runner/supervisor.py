@@ -367,7 +367,7 @@ class Supervisor:
     def _on_children(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
-        ended = processes.reap_all(spare=self._zygote.pid)
+        ended = processes.reap_all()
         if self._zygote.pid in ended:
             self._count_failure(not self._zygote.ready)
             self._unwatch(self._zygote.control.fileno())

@@ -1,0 +1,328 @@
+"""The launcher and its engine: what is created, what is left behind, what is said when it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from lap_sandbox.base import LauncherConfig
+from lap_sandbox.docker_engine import DockerLauncher
+from lap_sandbox.errors import LauncherUnavailable, SandboxGone
+
+from tests.capabilities import ROOT
+from tests.sandbox.conftest import MakeLauncher
+from tests.sandbox.engine_view import containers_of, docker, inspect
+from tests.sandbox.pool import SMALL
+from tests.waiting import eventually_async
+
+pytestmark = pytest.mark.anyio
+
+
+def engineless(environ: dict[str, str], home: Path) -> DockerLauncher:
+    return DockerLauncher(LauncherConfig(warm=0), environ, home)
+
+
+async def refusal(launcher: DockerLauncher) -> tuple[LauncherUnavailable, float]:
+    """What `open` and `prepare` say, and the longer of their times."""
+    longest = 0.0
+    for attempt in (launcher.prepare, lambda: launcher.open(SMALL)):
+        begun = time.monotonic()
+        with pytest.raises(LauncherUnavailable) as refused:
+            await attempt()
+        longest = max(longest, time.monotonic() - begun)
+    await launcher.aclose()
+    return refused.value, longest
+
+
+@pytest.fixture
+def silent_engine(tmp_path: Path) -> Iterator[str]:
+    """An address that takes connections and never answers."""
+    path = tmp_path / "silent.sock"
+    taken: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def take() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(listener.accept()[0])
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        yield f"unix://{path}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+        for connection in taken:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "host", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:9", "nonsense://", "unix:///dev/null"]
+)
+async def test_an_engine_that_is_not_there_is_said_within_two_seconds(
+    host: str, tmp_path: Path
+) -> None:
+    launcher = engineless({"DOCKER_HOST": host}, tmp_path)
+    error, seconds = await refusal(launcher)
+    assert seconds <= 2
+    assert host in error.message
+    assert "DOCKER_HOST" in error.remedy
+    assert launcher.preparation().error is not None
+
+
+async def test_an_engine_that_hangs_is_said_within_two_seconds(
+    silent_engine: str, tmp_path: Path
+) -> None:
+    error, seconds = await refusal(engineless({"DOCKER_HOST": silent_engine}, tmp_path))
+    assert seconds <= 2
+    assert "answers" in error.message
+
+
+async def test_preflight_without_an_engine_is_one_error_with_a_remedy(tmp_path: Path) -> None:
+    launcher = engineless({"DOCKER_HOST": "unix:///nowhere"}, tmp_path)
+    (check,) = await launcher.preflight()
+    assert (check.name, check.level) == ("engine", "error")
+    assert check.remedy
+    await launcher.aclose()
+
+
+@pytest.mark.docker
+async def test_an_engine_that_came_back_is_found_again(tmp_path: Path, instance: str) -> None:
+    link = tmp_path / "docker.sock"
+    environ = {"DOCKER_HOST": f"unix://{link}"}
+    launcher = DockerLauncher(LauncherConfig(warm=0, instance=instance), environ, tmp_path)
+    with pytest.raises(LauncherUnavailable):
+        await launcher.prepare()
+    link.symlink_to("/var/run/docker.sock")
+    await launcher.prepare()
+    assert launcher.preparation().ready
+    await launcher.aclose()
+
+
+@pytest.mark.docker
+async def test_a_container_is_created_with_every_restriction(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    launcher = await make_launcher()
+    await launcher.open(SMALL, labels={"session": "ses_1"})
+    (id,) = containers_of(instance)
+    found = inspect(id)
+    host, config = found["HostConfig"], found["Config"]
+    assert host["NetworkMode"] == "none"
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert host["Privileged"] is False
+    assert not host["Binds"]
+    assert not host["Devices"]
+    assert host["IpcMode"] == "private"
+    assert host["CgroupnsMode"] == "private"
+    assert host["PidsLimit"] == SMALL.pids
+    assert host["Memory"] == host["MemorySwap"] == SMALL.memory
+    assert host["NanoCpus"] == 1_000_000_000
+    assert host["LogConfig"]["Type"] == "none"
+    assert host["AutoRemove"] is True
+    assert {u["Name"]: u["Hard"] for u in host["Ulimits"]}["core"] == 0
+    options = host["SecurityOpt"]
+    assert "no-new-privileges:true" in options
+    assert any(o.startswith("seccomp={") for o in options)
+    for mount in ("/mnt/data", "/tmp"):
+        assert {"noexec", "nosuid", "nodev"} <= set(host["Tmpfs"][mount].split(","))
+    assert config["Image"].startswith("sha256:")
+    assert config["StdinOnce"] is True
+    assert config["Tty"] is False
+    uid, gid = config["User"].split(":")
+    assert uid == gid
+    assert int(uid) >= 10_000
+    assert config["Labels"]["lap.label.session"] == "ses_1"
+    assert not any("proxy" in entry.lower() for entry in config["Env"])
+    assert found["Mounts"] == []
+
+
+@pytest.mark.docker
+async def test_every_sandbox_has_a_container_and_a_uid_of_its_own(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    launcher = await make_launcher()
+    boxes = [await launcher.open(SMALL) for _ in range(2)]
+    found = containers_of(instance)
+    assert len(found) == 2
+    assert len({inspect(id)["Config"]["User"] for id in found}) == 2
+    await boxes[0].put("f", b"x")
+    assert list(await boxes[1].list()) == []
+
+
+@pytest.mark.docker
+async def test_nothing_is_left_after_closing(make_launcher: MakeLauncher, instance: str) -> None:
+    launcher = await make_launcher(warm=1)
+    box = await launcher.open(SMALL)
+    await launcher.open(SMALL)
+    await box.close()
+    assert len(containers_of(instance)) <= 2
+    await launcher.aclose()
+    assert containers_of(instance) == []
+
+
+@pytest.mark.docker
+async def test_nothing_is_left_when_opening_is_cancelled(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    launcher = await make_launcher()
+    for seconds in (0.01, 0.2, 0.5):
+        with anyio.move_on_after(seconds):
+            box = await launcher.open(SMALL)
+            await box.close()
+    await eventually_async(lambda: containers_of(instance) == [])
+
+
+@pytest.mark.docker
+async def test_a_warm_sandbox_is_taken_and_replaced(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    launcher = await make_launcher(warm=1)
+    await eventually_async(lambda: len(containers_of(instance)) == 1)
+    (warm,) = containers_of(instance)
+    box = await launcher.open(SMALL)
+    assert (await box.execute("1", timeout=20)).value == "1"
+    assert warm in containers_of(instance)
+    await eventually_async(lambda: len(containers_of(instance)) == 2)
+
+
+@pytest.mark.docker
+async def test_a_warm_sandbox_that_died_is_not_handed_out(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    launcher = await make_launcher(warm=1)
+    await eventually_async(lambda: len(containers_of(instance)) == 1)
+    docker("kill", containers_of(instance)[0])
+    box = await launcher.open(SMALL)
+    assert (await box.execute("1", timeout=20)).value == "1"
+
+
+@pytest.mark.docker
+async def test_a_container_that_is_killed_while_code_runs_is_replaced_and_told(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    launcher = await make_launcher()
+    box = await launcher.open(SMALL)
+    await box.put("f", b"x")
+    (id,) = containers_of(instance)
+    found = []
+    began = anyio.Event()
+
+    async def execute() -> None:
+        code = "print('on')\nwhile True: pass"
+        found.append(await box.execute(code, timeout=60, on_output=lambda *_: began.set()))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(execute)
+        await began.wait()
+        docker("kill", id)
+    (execution,) = found
+    assert execution.status == "died"
+    assert execution.state_lost
+    assert execution.files_lost
+    assert "fresh sandbox" in execution.notice
+    assert (await box.execute("2", timeout=20)).value == "2"
+    assert list(await box.list()) == []
+
+
+@pytest.mark.docker
+async def test_a_sandbox_whose_container_ended_between_calls_says_that_it_is_gone(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    launcher = await make_launcher()
+    box = await launcher.open(SMALL)
+    docker("kill", containers_of(instance)[0])
+    await eventually_async(lambda: not box.alive)
+    with pytest.raises(SandboxGone):
+        await box.execute("1", timeout=5)
+
+
+@pytest.mark.docker
+async def test_what_an_idle_sandbox_left_running_is_stopped_until_the_next_call(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    launcher = await make_launcher(idle_stop=0.3)
+    box = await launcher.open(SMALL)
+    await box.execute(
+        "import threading\nn = 0\ndef count():\n    global n\n    while True: n += 1\n"
+        "threading.Thread(target=count, daemon=True).start()",
+        timeout=20,
+    )
+    (id,) = containers_of(instance)
+
+    def states() -> set[str]:
+        return {line.split()[0] for line in docker("top", id, "-o", "stat,pid").splitlines()[1:]}
+
+    await eventually_async(lambda: sum(state.startswith("T") for state in states()) == 1)
+    first = int((await box.execute("n", timeout=20)).value or 0)
+    assert first > 0
+    assert int((await box.execute("n", timeout=20)).value or 0) > first
+
+
+@pytest.fixture
+async def killed_server(instance: str) -> None:
+    """A process that held two sandboxes and a warm one, and was killed."""
+    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/sandbox"}
+    process = await anyio.open_process(
+        [sys.executable, str(ROOT / "tests/sandbox/holder.py"), instance],
+        env=environ,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    with anyio.fail_after(60):
+        await process.stdout.receive()
+    assert len(containers_of(instance)) >= 2
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    await process.aclose()
+
+
+@pytest.mark.docker
+async def test_no_container_outlives_a_server_that_is_killed(
+    instance: str, killed_server: None
+) -> None:
+    await eventually_async(lambda: containers_of(instance) == [], within=20)
+
+
+@pytest.mark.docker
+async def test_the_next_start_reaps_what_a_dead_server_left(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    launcher = await make_launcher()
+    kept = await launcher.open(SMALL)
+    (own,) = containers_of(instance)
+    labels = inspect(own)["Config"]["Labels"]
+    dead = {**labels, "lap.owner": "999999999:1"}
+    arguments = [part for k, v in dead.items() for part in ("--label", f"{k}={v}")]
+    left = docker("create", *arguments, "--network", "none", "lap-sandbox:core").strip()
+    assert await launcher.reap() == 1
+    assert left not in containers_of(instance)
+    assert (await kept.execute("1", timeout=20)).value == "1"
+
+
+@pytest.mark.docker
+async def test_an_image_of_another_version_is_noticed(
+    make_launcher: MakeLauncher, instance: str, tmp_path: Path
+) -> None:
+    launcher = await make_launcher()
+    levels = {check.name: check.level for check in await launcher.preflight()}
+    assert levels["image"] == "ok"
+    assert levels["seccomp"] == "ok"
+    other = DockerLauncher(
+        LauncherConfig(image="no-such-image:1", warm=0, instance=instance), {}, tmp_path
+    )
+    with pytest.raises(LauncherUnavailable, match="not on this engine"):
+        await other.prepare()
+    await other.aclose()
