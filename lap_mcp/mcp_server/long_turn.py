@@ -165,7 +165,7 @@ async def _report(held: Held, progress: Progress) -> None:
         turn = await sessions.turn(held.principal, held.session_id, held.turn_id)
         after = max(turn.first_seq - 1, 0)
         async with sessions.follow(held.principal, held.session_id, after=after) as items:
-            streamed: set[str] = set()
+            streamed: dict[str, int] = {}
             async for item in items:
                 if item.turn_id == held.turn_id:
                     _tell(item, streamed, progress)
@@ -173,11 +173,14 @@ async def _report(held: Held, progress: Progress) -> None:
         logger.info("progress of a turn ended early: %s", error)
 
 
-def _tell(item: Followed, streamed: set[str], progress: Progress) -> None:
+def _tell(item: Followed, streamed: dict[str, int], progress: Progress) -> None:
+    """`streamed`: how many characters of each open message were told."""
     if isinstance(item, Delta):
         if item.kind == "message":
-            streamed.add(item.message_id)
-            progress.feed(f"\n{item.text}" if item.replace else item.text)
+            told = streamed.get(item.message_id, 0)
+            new = item.text[told:] if item.replace else item.text
+            streamed[item.message_id] = told + len(new)
+            progress.feed(new)
         elif item.kind == "progress":
             progress.say(item.text)
         return

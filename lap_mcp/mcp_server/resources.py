@@ -74,7 +74,7 @@ class LapResources(ResourceProvider):
             contents = await _file(services, request, uri, address)
         else:
             value = await _value(services, request, address)
-            text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
+            text = clean(json.dumps(value, ensure_ascii=False, indent=1, default=str))
             contents = t.TextResourceContents(uri=uri, mime_type=_JSON, text=text)
         return t.ReadResourceResult(contents=[contents], ttl_ms=0, cache_scope="private")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import mcp.types as t
-from lap_sandbox.base import Execution
+from lap_sandbox.base import Execution, Output
 
 from lap_mcp.control.services import SandboxRun
 from lap_mcp.errors import LapError
@@ -25,6 +25,9 @@ from .text import Page, clean, one_line, page, shorten
 IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 MAX_IMAGE: Final = 2 * 1024 * 1024
 MAX_IMAGES: Final = 4
+"""Of an agent's turn."""
+MAX_PLOTS: Final = 6
+"""Of one execution."""
 _TRAILER_ROOM: Final = 1200
 
 
@@ -116,7 +119,8 @@ def _failure(view: TurnView) -> str:
     reason = clean(turn.error or "")[:1500]
     match turn.outcome:
         case "failed":
-            return f"The agent failed: {reason or 'it gave no reason.'}"
+            said = reason.lower().startswith("the agent failed")
+            return reason if said else f"The agent failed: {reason or 'it gave no reason.'}"
         case "expired":
             return f"The turn was ended: {reason or 'it passed its deadline.'}"
         case "cancelled":
@@ -217,17 +221,31 @@ def _outcome(execution: Execution) -> list[str]:
         error = execution.error
         trace = clean(error.traceback).rstrip("\n") or f"{error.name}: {error.value}"
         sections.append(shorten(trace, 2048)[0])
-    pictures = sum(output.mime in IMAGE_TYPES for output in execution.outputs)
-    if pictures:
-        more = f"; {execution.outputs_dropped} more dropped" if execution.outputs_dropped else ""
-        plural = "s" if pictures > 1 else ""
-        sections.append(f"({pictures} image{plural} attached{more}.)")
+    sections.extend(_picture_words(execution))
     return sections
 
 
+def _pictures(execution: Execution) -> tuple[list[Output], int]:
+    """The images that are sent, and how many are not."""
+    found = [output for output in execution.outputs if output.mime in IMAGE_TYPES]
+    sent = [output for output in found if len(output.data) <= MAX_IMAGE][:MAX_PLOTS]
+    return sent, len(found) - len(sent) + execution.outputs_dropped
+
+
+def _picture_words(execution: Execution) -> list[str]:
+    sent, left_out = _pictures(execution)
+    words = []
+    if sent:
+        words.append(f"({len(sent)} image{'s' if len(sent) > 1 else ''} attached.)")
+    if left_out:
+        words.append(f"({left_out} more not shown: save what you need to /mnt/data.)")
+    if any(output.mime == "image/svg+xml" for output in execution.outputs):
+        words.append("(An SVG is not shown: save it as a PNG.)")
+    return words
+
+
 def _images(execution: Execution) -> list[t.ContentBlock]:
-    pictures = [output for output in execution.outputs if output.mime in IMAGE_TYPES]
-    return [image(picture.data, picture.mime) for picture in pictures]
+    return [image(picture.data, picture.mime) for picture in _pictures(execution)[0]]
 
 
 def _sandbox_files(run: SandboxRun) -> list[str]:

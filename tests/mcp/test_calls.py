@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import anyio
 import mcp.types as t
 import pytest
+from lap_sandbox.base import Execution, Output
 from mcp.shared.exceptions import MCPError
 
-from tests.mcp.scripted import World
+from lap_mcp.mcp_server.options import longest_wait
+from tests.mcp.scripted import PNG, Failed, ScriptedBox, Stage, World
 from tests.mcp.serving import MODES, Mode, last_line, served, session_of, text, until
 
 pytestmark = pytest.mark.anyio
@@ -291,3 +294,72 @@ async def test_a_sandbox_that_is_down_is_said_in_words_and_agents_still_work() -
         assert result.is_error
         assert text(result) == "The engine is down. Start it."
         assert "completed" in last_line(await client.call_tool("echo", {"prompt": "x"}))
+
+
+async def test_what_an_agent_says_cannot_hide_or_steer() -> None:
+    world = World()
+    poison = "\x1b[2J\u202egood\u202c\u200b\U000e0041\x07"
+
+    async def poisoned(stage: Stage) -> None:
+        await stage.file(f"a{poison}.txt", "text/plain", b"x")
+        await stage.message(f"said {poison}")
+        raise Failed(f"because {poison}")
+
+    async def asking(stage: Stage) -> None:
+        await stage.ask(f"may I {poison}", tool=f"t{poison}", options=[f"o{poison}"])
+
+    world.registry.add("poisoned", poisoned)
+    world.registry.add("asking", asking)
+    async with served(world) as s, s.client() as client:
+        failed = await client.call_tool("poisoned", {"prompt": "x"})
+        asked = await client.call_tool("asking", {"prompt": "x"})
+        session = session_of(failed)
+        shown = await client.call_tool("get_session", {"session": session})
+        events = await client.read_resource(f"lap://sessions/{session}/events")
+        dumps = [failed, asked, shown, await client.call_tool("list_sessions", {})]
+        found = "".join(text(result) + str(result.structured_content) for result in dumps)
+        found += events.contents[0].text
+        assert "said good" in found
+        assert "may I good" in found
+        assert not set(found) & set("\x1b\u202e\u202c\u200b\U000e0041\x07")
+
+
+async def test_only_so_many_plots_are_sent_and_the_others_are_counted() -> None:
+    world = World()
+
+    async def many(box: ScriptedBox, code: str, out: Any) -> Execution:
+        outputs = [Output(mime="image/png", data=PNG)] * 9
+        return Execution(id="e", status="ok", outputs=outputs, outputs_dropped=3)
+
+    world.sandboxes.cell = many
+    async with served(world) as s, s.client() as client:
+        result = await client.call_tool("code_interpreter", {"code": "plots"})
+        assert sum(block.type == "image" for block in result.content) == 6
+        assert "(6 images attached.)" in text(result)
+        assert "(6 more not shown" in text(result)
+
+
+async def test_long_output_keeps_its_head_and_tail_within_the_limit() -> None:
+    world = World()
+
+    async def loud(box: ScriptedBox, code: str, out: Any) -> Execution:
+        lines = "\n".join(f"line {i}" for i in range(30_000))
+        return Execution(
+            id="e", status="ok", stdout=lines, stderr=lines, value=lines, stdout_dropped=5_000_000
+        )
+
+    world.sandboxes.cell = loud
+    async with served(world) as s, s.client() as client:
+        result = await client.call_tool("code_interpreter", {"code": "loud"})
+        assert len(text(result).encode()) <= 8 * 1024
+        assert text(result).startswith("line 0\n")
+        assert "line 29999" in text(result)
+        assert "5.0 MB of output were dropped" in text(result)
+        assert last_line(result).startswith("[sandbox sbx_")
+
+
+def test_only_clients_known_to_bear_it_are_held_for_long() -> None:
+    assert longest_wait("claude-code") == 240
+    assert longest_wait("codex-mcp-client") == 240
+    for client in ("", "opencode", "mcp", "cursor"):
+        assert longest_wait(client) == 50
