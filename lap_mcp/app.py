@@ -154,7 +154,14 @@ async def open_parts(program: Program, config: Config, *, lenient: bool) -> Asyn
         connections = Connections(load, program.resolver)
         stack.push_async_callback(connections.aclose)
         catalogue = StoredCatalogue(database)
-        registry = Registry(config, catalogue, connections, changes=changes, clock=SystemClock())
+        registry = Registry(
+            config,
+            catalogue,
+            connections,
+            changes=changes,
+            clock=SystemClock(),
+            scrubber=program.scrubber,
+        )
         registry.note("home", problem)
         await registry.open()
         refresher = Refresher(registry, catalogue, program.read, file=file, seen=seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -16,6 +17,7 @@ from lap_sandbox.errors import LauncherUnavailable, SandboxError
 from lap_mcp.app import Program
 from lap_mcp.config import Config, ConfigFaults, one_line
 from lap_mcp.errors import ConfigError, Invalid, LapError, NotFound, StoreError, Unavailable
+from lap_mcp.scrub import Scrubber
 
 T = TypeVar("T")
 
@@ -31,6 +33,9 @@ EXIT_CODES = (
     "4 something needed is not available · 130 interrupted."
 )
 
+_SCRUBBER: ContextVar[Scrubber | None] = ContextVar("scrubber", default=None)
+"""Of the program that runs: whatever is printed goes through it."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -38,6 +43,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 def program(context: typer.Context) -> Program:
     found = context.find_object(Program)
     assert found is not None
+    _SCRUBBER.set(found.scrubber)
     return found
 
 
@@ -102,15 +108,21 @@ def exit_code(error: Exception) -> int:
     return FAILED
 
 
+def _scrubbed(text: str) -> str:
+    """Without the secrets that this run has resolved: servers repeat what they were sent."""
+    scrubber = _SCRUBBER.get()
+    return text if scrubber is None else scrubber.text(text)
+
+
 def say(words: str) -> None:
     """Words for a person: stderr."""
-    sys.stderr.write(f"{words}\n")
+    sys.stderr.write(f"{_scrubbed(words)}\n")
     sys.stderr.flush()
 
 
 def put(text: str, end: str = "\n") -> None:
     """A result: stdout."""
-    sys.stdout.write(f"{text}{end}")
+    sys.stdout.write(f"{_scrubbed(text)}{end}")
     sys.stdout.flush()
 
 
@@ -138,7 +150,7 @@ def put_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: s
         table.add_column(column, overflow="fold")
     for row in rows:
         # Text from runtimes is data: no markup, no control characters.
-        table.add_row(*(Text(_printable(str(cell))) for cell in row))
+        table.add_row(*(Text(_printable(_scrubbed(str(cell)))) for cell in row))
     wide = None if sys.stdout.isatty() else 200
     Console(width=wide, highlight=False).print(table)
 

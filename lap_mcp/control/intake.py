@@ -91,15 +91,16 @@ class Intake:
         await self._leased.append([new], self._progress(event))
 
     def _progress(self, event: base.Event) -> Progress:
+        cursor = None if event.cursor is None else self._scrubber.text(event.cursor)
         if event.ref is None:
-            return Progress(cursor=event.cursor)
+            return Progress(cursor=cursor)
         size = len(dump(dict(event.ref)).encode())
         if size > base.MAX_REF_BYTES:
             raise ProtocolError(
                 f"The adapter's reference has {size} bytes; {base.MAX_REF_BYTES} is the limit."
             )
-        self.ref = event.ref
-        return Progress(ref=event.ref, cursor=event.cursor, phase=Phase.BEGUN)
+        self.ref = self._scrubber.data(event.ref)
+        return Progress(ref=self.ref, cursor=cursor, phase=Phase.BEGUN)
 
     async def _delta(
         self, kind: Literal["message", "thinking"], message_id: str, text: str

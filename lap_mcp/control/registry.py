@@ -12,6 +12,7 @@ from lap_mcp.clock import Clock
 from lap_mcp.config import AGENT_NAME, Config, nearest
 from lap_mcp.errors import Conflict, Invalid, NotFound, Unavailable
 from lap_mcp.model import Agent, Problem
+from lap_mcp.scrub import Scrubber
 
 from .catalogue import CatalogueRow, CatalogueStore, Words
 from .changes import Change, Changes, Topic
@@ -38,12 +39,14 @@ class Registry:
         *,
         changes: Changes,
         clock: Clock,
+        scrubber: Scrubber | None = None,
     ) -> None:
         self._config = config
         self._catalogue = catalogue
         self._connections = connections
         self._changes = changes
         self._clock = clock
+        self._scrubber = scrubber or Scrubber()
         self._rows: dict[str, CatalogueRow] = {}
         self._merged = Merged(agents={}, problems=())
         self._notes: Mapping[str, Problem] = {}
@@ -73,7 +76,8 @@ class Registry:
         )
 
     def runtimes(self) -> Sequence[Mapping[str, Any]]:
-        return self._connections.views()
+        views: list[Mapping[str, Any]] = self._scrubber.data(self._connections.views())
+        return views
 
     def problems(self) -> Sequence[Problem]:
         found = (
@@ -82,7 +86,12 @@ class Registry:
             *self._connections.problems(),
             *self._merged.problems,
         )
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(map(self._scrubbed, found)))
+
+    def _scrubbed(self, problem: Problem) -> Problem:
+        """What a runtime answered may be in it, and a runtime may answer what it was sent."""
+        message = self._scrubber.text(problem.message)
+        return problem if message == problem.message else replace(problem, message=message)
 
     def runtime_for(self, agent: Agent) -> Runtime:
         """Raises: Unavailable, with the reason in words."""
@@ -139,6 +148,7 @@ class Registry:
     async def listed(self, connection: Connection, infos: Sequence[AgentInfo]) -> None:
         """Take what a runtime listed into the catalogue.  Raises: StoreError."""
         taken = {name: (a.runtime, a.ref) for name, a in self._config.agents.items()}
+        infos = [self._without_secrets(info) for info in infos]
         for attempt in (1, 2):
             result = apply_listing(
                 self._rows,
@@ -161,6 +171,15 @@ class Registry:
             else:
                 break
         self.refreshed()
+
+    def _without_secrets(self, info: AgentInfo) -> AgentInfo:
+        return replace(
+            info,
+            name=self._scrubber.data(info.name),
+            description=self._scrubber.data(info.description),
+            input_schema=self._scrubber.data(info.input_schema),
+            output_schema=self._scrubber.data(info.output_schema),
+        )
 
     def discovers(self, connection: Connection) -> bool:
         """Whether to ask this runtime for its agents."""
@@ -195,7 +214,7 @@ class Registry:
 
     async def import_listed(self, runtime: str, info: AgentInfo, name: str) -> Agent:
         """Store an agent that a runtime listed once, with the runtime's words."""
-        words = clean_words(info)
+        words = clean_words(self._without_secrets(info))
         return await self.add(
             CatalogueRow(name=name, runtime=runtime, ref=info.ref, source="store", words=words)
         )
