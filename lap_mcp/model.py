@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import quote
 
 from lap_runtimes.base import QuestionKind
 
@@ -171,6 +172,11 @@ class Question:
     answered_by: str = ""
 
 
+def session_file_uri(session_id: str, name: str) -> str:
+    """The address of a session's file; a name may have spaces and letters of any script."""
+    return f"lap://sessions/{session_id}/files/{quote(name, safe='')}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFile:
     """A file of a session, made by the agent or given to it; its bytes are a blob."""
@@ -187,7 +193,7 @@ class SessionFile:
 
     @property
     def uri(self) -> str:
-        return f"lap://sessions/{self.session_id}/files/{self.name}"
+        return session_file_uri(self.session_id, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lap_runtimes import base
 
+from lap_mcp.model import session_file_uri
 from lap_mcp.store import events as event_store
 from lap_mcp.store import questions as question_store
 from lap_mcp.store.blobs import BlobStore
@@ -101,7 +102,7 @@ def opening(record: TurnRecord) -> Sequence[NewEvent]:
             {
                 "name": file["name"],
                 "size": file["size"],
-                "uri": f"lap://sessions/{record.turn.session_id}/files/{file['kept_as']}",
+                "uri": session_file_uri(record.turn.session_id, file["kept_as"]),
             }
             for file in record.files
         ]
