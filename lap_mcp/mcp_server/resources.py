@@ -17,7 +17,7 @@ from . import uris
 from .media_types import media_type_of
 from .providers import Request, ResourceProvider
 from .results import size_words
-from .session_tools import question_json, session_json, turn_json
+from .session_tools import file_json, question_json, session_json, turn_json
 from .text import clean, one_line
 
 _JSON: Final = "application/json"
@@ -172,10 +172,7 @@ async def _session(services: Services, request: Request, session_id: str) -> dic
         "events": uris.events(session_id),
         "turn_list": [turn_json(turn) | {"prompt": one_line(turn.prompt, 200)} for turn in turns],
         "questions": [question_json(question) for question in questions],
-        "files": [
-            {"name": f.name, "media_type": f.media_type, "size": f.size, "uri": f.uri}
-            for f in files
-        ],
+        "files": [file_json(file) for file in files],
     }
 
 

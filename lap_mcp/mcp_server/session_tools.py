@@ -10,7 +10,7 @@ import mcp.types as t
 
 from lap_mcp.control.services import NewAnswer, Services
 from lap_mcp.errors import Conflict, Invalid, NotFound
-from lap_mcp.model import Agent, Question, Session, Turn
+from lap_mcp.model import Agent, Question, Session, SessionFile, Turn
 
 from .held import Held
 from .long_turn import hold
@@ -145,10 +145,7 @@ async def _get(call: Call, services: Services, arguments: Mapping[str, Any]) -> 
         "offset": shown.offset,
         "total": shown.total,
         "next_offset": shown.next,
-        "files": [
-            {"name": f.name, "media_type": f.media_type, "size": f.size, "uri": f.uri}
-            for f in files
-        ],
+        "files": [file_json(f) for f in files],
         "questions": [question_json(q) for q in questions],
     }
     agent = _agent(services, session.agent)
@@ -270,6 +267,15 @@ def turn_json(turn: Turn) -> dict[str, Any]:
         "error": clean(turn.error) if turn.error else None,
         "started_at": None if turn.started_at is None else iso(turn.started_at),
         "ended_at": None if turn.ended_at is None else iso(turn.ended_at),
+    }
+
+
+def file_json(file: SessionFile) -> dict[str, Any]:
+    return {
+        "name": one_line(file.name, 200),
+        "media_type": one_line(file.media_type, 100),
+        "size": file.size,
+        "uri": file.uri,
     }
 
 
