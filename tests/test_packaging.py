@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -80,3 +82,28 @@ def test_the_wheel_names_the_commands_and_the_runtimes(wheel: Path) -> None:
     assert "lap-mcp = lap_mcp.cli:main" in text
     for kind in ("a2a", "openai_responses", "http"):
         assert f"\n{kind} = lap_runtimes." in text
+
+
+def test_the_constraints_hold_every_dependency_at_a_version_and_nothing_else() -> None:
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    pinned = re.compile(r"(?P<name>[a-z0-9-]+)==[0-9][\w.+]*( ; .+)?")
+    matches = [pinned.fullmatch(line) for line in lines]
+    assert [line for line, match in zip(lines, matches, strict=True) if match is None] == []
+    names = {match["name"] for match in matches if match}
+    assert direct_dependencies() - names == set(), "run scripts/constraints"
+
+
+def direct_dependencies() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = list(project["project"]["dependencies"])
+    for extra in project["project"]["optional-dependencies"].values():
+        wanted += extra
+    for group in project["dependency-groups"].values():
+        wanted += (entry for entry in group if isinstance(entry, str))
+    found = (re.match(r"[A-Za-z0-9._-]+", each) for each in wanted)
+    names = {match[0].lower().replace("_", "-") for match in found if match}
+    return names - {project["project"]["name"]}
