@@ -149,7 +149,7 @@ class HTTPAgentRuntime:
         if missing:
             raise Rejected(
                 f"the agent has not yet given {', '.join(sorted(missing))}, which this needs",
-                kind="conflict",
+                kind="invalid",
                 sent=False,
             )
         headers = {name: as_text(filled(each, values)) for name, each in request.headers.items()}

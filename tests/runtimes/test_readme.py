@@ -1,0 +1,85 @@
+"""What `runtimes/README.md` says is what the code does."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields
+
+import pytest
+from lap_runtimes.base import Capabilities
+from lap_runtimes.kinds import EXTRAS, known, load
+
+from tests.capabilities import ROOT
+
+README = (ROOT / "runtimes" / "README.md").read_text(encoding="utf-8")
+URL = {"url": "https://a.example"}
+REQUEST = {"request": {"body": "${prompt}"}}
+EVERYTHING = {
+    "request": {"body": "${prompt} ${session_id} ${turn_id}"},
+    "answer": {"form": "sse", "delta": "t", "usage": {"input_tokens": "i"}, "ref": {"r": "r"}},
+    "attach_request": {"method": "GET", "path": "${ref.r}"},
+    "cancel_request": {"path": "${ref.r}"},
+    "idempotent": True,
+    "on_disconnect": "continues",
+}
+CONFIGURED = {
+    "`a2a`": {},
+    "`openai_responses`": {},
+    "`openai_responses`, `background = true`": {"background": True},
+    "`openai_responses`, `background = true`, `stream = false`": {
+        "background": True,
+        "stream": False,
+    },
+    '`openai_responses`, `state = "resend"`': {"state": "resend"},
+    '`http`, `answer.form = "json"`': {**REQUEST, "answer": {"text": "a"}},
+    '`http`, `answer.form = "sse"`, everything configured': EVERYTHING,
+}
+
+
+def table(first: str) -> tuple[list[str], list[list[str]]]:
+    lines = README.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return [cell.strip() for cell in lines[start].strip("|").split("|")], rows
+
+
+def test_lists_every_installed_kind_and_its_extra() -> None:
+    _, rows = table("kind")
+    listed = {row[0].strip("`"): row[2].strip("`") for row in rows}
+    ours = {name for name, point in known().items() if point.value.startswith("lap_runtimes.")}
+    assert set(listed) == ours
+    assert {kind: extra for kind, extra in listed.items() if extra} == EXTRAS
+
+
+@pytest.mark.parametrize("row", table("configuration")[1], ids=lambda row: row[0])
+def test_says_what_each_configuration_can_do(row: list[str]) -> None:
+    head, _ = table("configuration")
+    kind = re.findall(r"`(\w+)`", row[0])[0]
+    adapter = load(kind)
+    runtime = adapter(adapter.Config.model_validate({**URL, **CONFIGURED[row[0]]}))
+    words = {True: "yes", False: "no"}
+    for name, said in zip(head[1:], row[1:], strict=True):
+        found = getattr(runtime.capabilities, name)
+        assert said == words.get(found, found), f"{row[0]}: {name}"
+
+
+def test_has_a_column_for_every_capability_and_a_row_for_every_configuration() -> None:
+    head, rows = table("configuration")
+    all_of_them = {field.name for field in fields(Capabilities)}
+    assert all_of_them - set(head) == {"process_bound"}, "no adapter here is bound to a process"
+    assert {row[0] for row in rows} == set(CONFIGURED)
+
+
+def test_its_configuration_is_valid() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    context = {"resolve_secret": lambda reference: f"secret of {reference}"}
+    tables = tomllib.loads(block)["runtimes"]
+    assert len(tables) >= 4
+    for settings in tables.values():
+        adapter = load(settings.pop("kind"))
+        adapter(adapter.Config.model_validate(settings, context=context))
