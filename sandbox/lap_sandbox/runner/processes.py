@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
@@ -81,13 +82,14 @@ def _state(pid: int) -> tuple[str, int]:
         return "Z", 0
 
 
-def others(keep: int) -> list[int]:
-    """Living processes that are neither this one nor `keep`.
+def others(keep: Sequence[int]) -> list[int]:
+    """Living processes that are neither this one nor among `keep`.
 
     Zombies do not count: those of a stopped parent stay until it goes on.
     """
+    spared = (os.getpid(), *keep)
     found = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return [pid for pid in found if pid not in (os.getpid(), keep) and _state(pid)[0] != "Z"]
+    return [pid for pid in found if pid not in spared and _state(pid)[0] != "Z"]
 
 
 def signal_all(number: signal.Signals) -> None:
@@ -99,43 +101,42 @@ def signal_all(number: signal.Signals) -> None:
         os.kill(-1, number)
 
 
-def kill_tree(keep: int, *, patience: float = 2.0) -> bool:
+def kill_tree(keep: Sequence[int], *, patience: float = 2.0) -> bool:
     """SIGKILL every process but this one and `keep`; whether they were gone within `patience`.
 
     All are stopped first: what is stopped cannot fork, so that no fork bomb outruns the list.
+    The list counts only once those to keep have stopped indeed: until then they may be in the
+    middle of a fork, whose child would be missed.
     """
     signal_all(signal.SIGSTOP)
     deadline = time.monotonic() + patience
-    while victims := others(keep):
+    done = False
+    while not done and time.monotonic() < deadline:
+        still = all(_state(pid)[0] in "TtZ" for pid in keep)
+        victims = others(keep)
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.0005)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(keep, signal.SIGCONT)
-    return not victims
+        done = still and not victims
+        if not done:
+            time.sleep(0.0005)
+    for pid in keep:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    return done
 
 
 def sweep(zygote: int, worker: int) -> None:
     """After a cell: end what it left behind.  Its children may stay, they are part of its state;
     daemons that cut themselves loose may not, and a crowd goes as a whole."""
-    left = [pid for pid in others(zygote) if pid != worker]
-    if not left:
+    left = others([zygote, worker])
+    if len(left) > CROWD:
+        kill_tree([zygote, worker])
         return
-    crowd = len(left) > CROWD
-    if crowd:
-        signal_all(signal.SIGSTOP)
-        left = [pid for pid in others(zygote) if pid != worker]
     for pid in left:
-        if crowd or _state(pid)[1] == os.getpid():
+        if _state(pid)[1] == os.getpid():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    if crowd:
-        for pid in (zygote, worker):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 def reap_all() -> dict[int, int]:

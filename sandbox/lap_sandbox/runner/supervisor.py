@@ -344,7 +344,7 @@ class Supervisor:
     def _replace_worker(self, status: str, how: dict[str, object] | None = None) -> None:
         """End every process but this and the zygote, tell the host, have a fresh worker."""
         self._worker_pid = 0
-        processes.kill_tree(self._zygote.pid)
+        processes.kill_tree([self._zygote.pid])
         running = self._running
         if running is not None:
             self._finish(running, {"status": status, "state_lost": True, **(how or {})})
