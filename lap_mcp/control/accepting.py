@@ -16,7 +16,7 @@ from lap_mcp.store import files as file_store
 from lap_mcp.store import leases, turns
 from lap_mcp.store import questions as question_store
 from lap_mcp.store.leases import Lease
-from lap_mcp.store.turns import NewTurn
+from lap_mcp.store.turns import NewTurn, TurnRecord
 
 from .engine import SessionLimits
 from .jobs import opening
@@ -45,7 +45,9 @@ class Decision:
     session: Session
     turn: Turn
     lease: Lease | None = None
-    """For `run`: ours, to drive the turn."""
+    """For `run`: ours, to drive the turn …"""
+    record: TurnRecord | None = None
+    """… and all that driving it needs."""
     question: Question | None = None
     """For `answers`: the open `input` question that the prompt is an answer to."""
     stored: Sequence[StoredEvent] = ()
@@ -54,7 +56,8 @@ class Decision:
 def accept(connection: Connection, prompted: Prompted, limits: SessionLimits) -> Decision:
     """Raises: NotFound, Invalid, Conflict, LimitReached."""
     session = _session(connection, prompted)
-    waiting = list(turns.open_turns(connection, session.id))
+    known = prompted.session_id is not None
+    waiting = list(turns.open_turns(connection, session.id)) if known else []
     for turn, digest in waiting:
         if turn.outcome == "running" and digest == prompted.new.digest:
             return Decision(kind="joined", session=session, turn=turn)
@@ -74,11 +77,13 @@ def accept(connection: Connection, prompted: Prompted, limits: SessionLimits) ->
         return Decision(kind="queued", session=session, turn=turn)
     record = turns.record(connection, turn.id)
     stored = moments.begin(connection, lease, turn.id, opening(record), prompted.now)
+    record = turns.record(connection, turn.id)
     return Decision(
         kind="run",
         session=turns.find_session(connection, None, session.id),
-        turn=turns.find(connection, session.id, turn.id),
+        turn=record.turn,
         lease=lease,
+        record=record,
         stored=stored,
     )
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from lap_mcp.model import StoredEvent
 from lap_mcp.store import driving as moments
 from lap_mcp.store import turns as turn_store
-from lap_mcp.store.events import NewEvent
+from lap_mcp.store.events import NewEvent, Progress
 from lap_mcp.store.leases import Lease
 
 from . import directing
@@ -94,8 +94,7 @@ async def _without_driver(engine: Engine, lease: Lease, outcome: Outcome) -> Non
                 connection,
                 lease,
                 turn.id,
-                outcome=outcome,
-                error=note.strip() or None,
+                Progress(outcome=outcome, error=note.strip() or None),
                 closing=closing,
                 gone=False,
                 now=now,

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import anyio
+from sqlalchemy import Connection
 
 from lap_mcp.model import Delta, StoredEvent, Turn
 from lap_mcp.store import events as event_store
@@ -103,8 +104,19 @@ class _Follower:
         return fresh
 
 
-async def wait(engine: Engine, session_id: str, turn_id: str, timeout: float) -> Turn:
-    """The turn when it ended or stopped for questions, or as it is when the time is over."""
+async def wait(
+    engine: Engine, principal: str, session_id: str, turn_id: str, timeout: float
+) -> Turn:
+    """The turn when it ended or stopped for questions, or as it is when the time is over.
+
+    Raises:
+        NotFound
+    """
+
+    def query(connection: Connection) -> Turn:
+        turn_store.find_session(connection, principal, session_id)
+        return turn_store.find(connection, session_id, turn_id)
+
     give_up = anyio.current_time() + timeout
     token = None
     with engine.hub.join(session_id) as (live, inbox):
@@ -112,9 +124,7 @@ async def wait(engine: Engine, session_id: str, turn_id: str, timeout: float) ->
             newest = None if live.driven else await engine.database.token()
             if live.driven or newest != token:
                 token = newest
-                turn = await engine.database.read(
-                    lambda connection: turn_store.find(connection, session_id, turn_id)
-                )
+                turn = await engine.database.read(query)
                 if turn.ended or turn.outcome == "requires_action":
                     return turn
             left = give_up - anyio.current_time()

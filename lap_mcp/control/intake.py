@@ -34,7 +34,7 @@ class Intake:
     def __init__(self, leased: Leased) -> None:
         self._leased = leased
         self._scrubber = leased.engine.scrubber
-        self._saved_at = 0.0
+        self._saved_at = anyio.current_time()
         self._held: dict[str, str] = {}
         """Ends of open messages that may be the beginning of a secret."""
         self.ref: base.Ref = {}
@@ -77,7 +77,7 @@ class Intake:
     async def moved(self, event: base.Event) -> None:
         """Keep the event's `ref` and `cursor`, if it has any."""
         if event.ref is not None or event.cursor is not None:
-            await self._leased.append([], self._progress(event))
+            await self._leased.append([], self.progress(event))
 
     async def _stored(self, event: base.Event) -> None:
         new = await recorded(event, self._leased.engine.blobs.put, self._scrubber)
@@ -88,9 +88,10 @@ class Intake:
             self._leased.live.close(new.closes)
             self._held.pop(new.closes, None)
         new = replace(new, native_id=_short(new.native_id))
-        await self._leased.append([new], self._progress(event))
+        await self._leased.append([new], self.progress(event))
 
-    def _progress(self, event: base.Event) -> Progress:
+    def progress(self, event: base.Event) -> Progress:
+        """The event's `ref` and `cursor`, to be stored.  Raises: ProtocolError."""
         cursor = None if event.cursor is None else self._scrubber.text(event.cursor)
         if event.ref is None:
             return Progress(cursor=cursor)
@@ -205,7 +206,7 @@ class Intake:
                 native_id=_short(event.id or event.file_id),
             )
             return event_store.append(
-                connection, leased.lease, leased.turn_id, [new], leased.now, self._progress(event)
+                connection, leased.lease, leased.turn_id, [new], leased.now, self.progress(event)
             )
 
         leased.publish(await leased.write(query))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import anyio
@@ -36,7 +37,15 @@ _LEAVE = 3.0
 
 
 class Runner:
-    def __init__(self, engine: Engine, lease: Lease, turn_id: str, *, adopted: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        lease: Lease,
+        turn_id: str,
+        *,
+        adopted: bool,
+        record: TurnRecord | None = None,
+    ) -> None:
         self.engine = engine
         self.leased = Leased(engine, lease, turn_id)
         self.intake = Intake(self.leased)
@@ -49,6 +58,10 @@ class Runner:
         self.ended = anyio.Event()
         """The current turn ended, or stopped for questions."""
         self._adopted = adopted
+        self._known = record
+        """What was read of the current turn when its lease was taken."""
+        self._last = Progress()
+        """What the runtime said with the turn's end, to be stored with it."""
         self._leaving = False
         self._stopped = False
         self._scope = anyio.CancelScope()
@@ -104,11 +117,12 @@ class Runner:
 
     async def _turn(self) -> str | None:
         """One start of a turn, to its end or to its questions; the turn that follows."""
-        record = await self._record()
+        record, self._known = self._known or await self._record(), None
         if record.turn.outcome == "queued":
             await self.begin()
             record = await self._record()
         self.intake.ref = record.ref
+        self._last = Progress()
         try:
             job = await job_of(self.engine, record)
         except LapError as error:
@@ -164,7 +178,7 @@ class Runner:
             async for event in events:
                 async with self.leased.order:
                     if isinstance(event, base.Done):
-                        await self.intake.moved(event)
+                        self._last = self.intake.progress(event)
                         return event
                     await self.intake.take(event)
         return base.Done(outcome="failed", error="The stream ended without an end.")
@@ -175,16 +189,19 @@ class Runner:
         if self.ending or done.outcome == "cancelled":
             return await self._end(self.ending or "cancelled", done.error, gone=done.session_gone)
         if done.outcome == "requires_action":
-            stored = await self.leased.write(
-                lambda connection: moments.stop_for_questions(
-                    connection, self.leased.lease, self.turn_id, self.leased.now, release=True
-                )
-            )
-            self.leased.publish(stored)
+            await self._stop_for_questions()
             return None
         return await self._end(
             done.outcome, done.error, kind=done.error_kind, gone=done.session_gone
         )
+
+    async def _stop_for_questions(self) -> None:
+        def query(connection: Connection) -> Sequence[StoredEvent]:
+            return moments.stop_for_questions(
+                connection, self.leased.lease, self.turn_id, self.leased.now, self._last
+            )
+
+        self.leased.publish(await self.leased.write(query))
 
     async def _cut_off(self, job: Job) -> str | None:
         """The turn's scope was cancelled: by us, or by its deadline."""
@@ -254,8 +271,7 @@ class Runner:
                 connection,
                 leased.lease,
                 self.turn_id,
-                outcome=outcome,
-                error=words,
+                replace(self._last, outcome=outcome, error=words),
                 closing=closing,
                 gone=gone,
                 now=leased.now,

@@ -19,6 +19,7 @@ from lap_mcp.errors import LapError, Unavailable
 from lap_mcp.store import commands, leases, owners, turns
 from lap_mcp.store.commands import Command
 from lap_mcp.store.leases import Lease
+from lap_mcp.store.turns import TurnRecord
 
 from .engine import Engine
 from .polling import until
@@ -42,9 +43,17 @@ class Runners:
     def find(self, session_id: str) -> Runner | None:
         return self._runners.get(session_id)
 
-    def run(self, lease: Lease, turn_id: str, *, adopted: bool = False) -> Runner:
-        """Drive a turn, and those queued behind it, in a task of the server."""
-        runner = Runner(self.engine, lease, turn_id, adopted=adopted)
+    def run(
+        self,
+        lease: Lease,
+        turn_id: str,
+        *,
+        adopted: bool = False,
+        record: TurnRecord | None = None,
+    ) -> Runner:
+        """Drive a turn, and those queued behind it, in a task of the server.  `record`: the turn's,
+        if it was read under this lease."""
+        runner = Runner(self.engine, lease, turn_id, adopted=adopted, record=record)
         self._runners[lease.session_id] = runner
 
         async def run() -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from lap_mcp.clock import new_id
 from lap_mcp.errors import Invalid, LimitReached, Unavailable
 from lap_mcp.model import (
+    Delta,
     Origin,
     Principal,
     Question,
@@ -120,7 +121,7 @@ class Sessions:
         session, turn = decision.session, decision.turn
         if decision.kind == "run" and decision.lease is not None:
             self._engine.hub.get(session.id).publish(decision.stored)
-            self._runners.run(decision.lease, turn.id)
+            self._runners.run(decision.lease, turn.id, record=decision.record)
         elif decision.kind == "steer":
             await self._steer(session, prompt)
             return Accepted(session=session, turn=turn, steered=True)
@@ -208,35 +209,31 @@ class Sessions:
     async def wait(
         self, principal: Principal, session_id: str, turn_id: str, *, timeout: float
     ) -> Turn:
-        await self.get(principal, session_id)
-        return await following.wait(self._engine, session_id, turn_id, timeout)
+        return await following.wait(self._engine, principal.id, session_id, turn_id, timeout)
 
     async def answer_text(self, principal: Principal, session_id: str, turn_id: str) -> str:
-        def query(connection: Connection) -> Sequence[StoredEvent]:
+        live = self._engine.hub.find(session_id)
+        here = live is not None and live.driven
+
+        def query(connection: Connection) -> tuple[Sequence[StoredEvent], Sequence[Delta]]:
             turn_store.find_session(connection, principal.id, session_id)
-            return event_store.read(
+            said = event_store.read(
                 connection, session_id, turn_id=turn_id, types=["agent.message"], limit=_PAGE
             )
+            return said, () if here else event_store.checkpoints(connection, session_id)
 
+        said, open_ = await self._engine.database.read(query)
+        if live is not None and here:
+            open_ = live.snapshot()
         parts = []
-        for event in await self._engine.database.read(query):
+        for event in said:
             blob = event.payload.get("blob")
             if blob is None:
                 parts.append(str(event.payload["text"]))
             else:
                 parts.append((await self._engine.blobs.get(str(blob))).decode())
-        parts.extend(await self._open_text(session_id, turn_id))
+        parts += [d.text for d in open_ if d.turn_id == turn_id and d.kind == "message"]
         return "\n\n".join(part for part in parts if part)
-
-    async def _open_text(self, session_id: str, turn_id: str) -> Sequence[str]:
-        live = self._engine.hub.find(session_id)
-        if live is not None and live.driven:
-            open_ = live.snapshot()
-        else:
-            open_ = await self._engine.database.read(
-                lambda connection: event_store.checkpoints(connection, session_id)
-            )
-        return [d.text for d in open_ if d.turn_id == turn_id and d.kind == "message"]
 
     async def questions(
         self,

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from .codec import dump, load
+from .statements import given
 from .tables import commands, sessions
 
 Kind = Literal["cancel", "answer", "steer"]
@@ -24,6 +25,9 @@ class Command:
     session_id: str
     kind: Kind
     payload: Mapping[str, Any]
+
+
+_DROP = commands.delete().where(commands.c.session_id == given(commands.c.session_id))
 
 
 def give(connection: Connection, command: Command, now: float) -> None:
@@ -56,4 +60,4 @@ def waiting(connection: Connection, owner: str) -> bool:
 
 
 def drop(connection: Connection, session_id: str) -> None:
-    connection.execute(commands.delete().where(commands.c.session_id == session_id))
+    connection.execute(_DROP, {"given_session_id": session_id})

@@ -139,7 +139,7 @@ class _SQLite:
         try:
             with engine.begin() as connection:
                 return query(connection)
-        except DBAPIError as error:
+        except (DBAPIError, sqlite3.Error) as error:
             raise _worded(error, str(self._path)) from error
 
     def _data_version(self) -> str:
@@ -160,6 +160,7 @@ def _sqlite_engine(path: Path, begin: str, size: int) -> sa.Engine:
         pool_size=size,
         max_overflow=0,
         poolclass=sa.QueuePool,
+        pool_reset_on_return=None,  # every transaction is ended before
         connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
     )
 
@@ -172,7 +173,8 @@ def _sqlite_engine(path: Path, begin: str, size: int) -> sa.Engine:
 
     @event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        # Past SQLAlchemy, for which it is a statement like any other, at a statement's price.
+        connection.connection.dbapi_connection.execute(begin)  # type: ignore[union-attr]
 
     return engine
 

@@ -4,7 +4,7 @@ questions, it ends and the next one begins."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -31,17 +31,15 @@ def begin(
         LeaseLost
     """
     turns.starting(connection, turn_id, now)
-    stored = events.append(
-        connection, lease, turn_id, opening, now, Progress(status="running", outcome="running")
-    )
-    turns.set_first_seq(connection, turn_id, stored[0].seq)
-    return stored
+    progress = Progress(status="running", outcome="running", first=True)
+    return events.append(connection, lease, turn_id, opening, now, progress)
 
 
 def stop_for_questions(
-    connection: Connection, lease: Lease, turn_id: str, now: float, *, release: bool
+    connection: Connection, lease: Lease, turn_id: str, now: float, last: Progress | None = None
 ) -> Sequence[StoredEvent]:
-    """The turn waits for answers.  `release`: nothing runs meanwhile, so nobody need hold it."""
+    """The turn waits for answers.  `last`: what the runtime said as its stream ended; nothing runs
+    meanwhile then, so nobody need hold the lease."""
     waiting = [
         question.id
         for question in questions.open_of_session(connection, lease.session_id)
@@ -58,9 +56,9 @@ def stop_for_questions(
             )
         ],
         now,
-        Progress(status="requires_action", outcome="requires_action"),
+        replace(last or Progress(), status="requires_action", outcome="requires_action"),
     )
-    if release:
+    if last is not None:
         free(connection, lease)
     return stored
 
@@ -71,7 +69,7 @@ def ask(
     """A runtime asks while its stream goes on.  A question that is known says nothing new."""
     if not questions.ask(connection, question):
         return ()
-    return stop_for_questions(connection, lease, turn_id, now, release=False)
+    return stop_for_questions(connection, lease, turn_id, now)
 
 
 def go_on(
@@ -99,22 +97,23 @@ def end(
     connection: Connection,
     lease: Lease,
     turn_id: str,
+    last: Progress,
     *,
-    outcome: str,
-    error: str | None,
     closing: Sequence[NewEvent],
     gone: bool,
     now: float,
 ) -> Ended:
     """The turn ended; the next queued one, if any, is to be begun by the caller.
 
+    `last`: the outcome and its words, and what the runtime said with it.
+
     Raises:
         LeaseLost
     """
-    questions.settle(connection, turn_id, "expired" if outcome == "expired" else "closed")
+    questions.settle(connection, turn_id, "expired" if last.outcome == "expired" else "closed")
     status = "terminated" if gone else "idle"
-    stored = events.append(connection, lease, turn_id, closing, now, Progress(status=status))
-    turns.end(connection, turn_id, outcome, error, now)
+    last = replace(last, status=status, turn={"ended_at": now})
+    stored = events.append(connection, lease, turn_id, closing, now, last)
     events.forget_open(connection, lease.session_id, turn_id)
     following = turns.next_queued(connection, lease.session_id)
     if following is not None and gone:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,8 @@ from lap_mcp.model import Delta, EventType, StoredEvent
 
 from .codec import dump, load
 from .leases import Lease, hold
-from .tables import events, open_messages, sessions, turns
+from .statements import given, update_by_id
+from .tables import events, open_messages, turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +37,53 @@ class Progress:
     status: str | None = None
     """New status of the session."""
     outcome: str | None = None
-    """New outcome of the turn."""
+    """New outcome of the turn …"""
+    error: str | None = None
+    """… and its words."""
     phase: int | None = None
     """`turns.Phase` of the turn's current start."""
+    first: bool = False
+    """The turn begins with the first of these events."""
+    turn: Mapping[str, Any] = field(default_factory=dict)
+    """Other columns of the turn."""
+
+
+_INSERT = events.insert()
+_KNOWN = sa.select(events.c.type, events.c.native_id).where(
+    events.c.turn_id == given(events.c.turn_id),
+    events.c.native_id.in_(sa.bindparam("named", expanding=True)),
+)
+_CLOSE = open_messages.delete().where(
+    open_messages.c.session_id == given(open_messages.c.session_id),
+    open_messages.c.message_id.in_(sa.bindparam("named", expanding=True)),
+)
+_FORGET = open_messages.delete().where(
+    open_messages.c.session_id == given(open_messages.c.session_id),
+    open_messages.c.turn_id == given(open_messages.c.turn_id),
+)
+_CHECKPOINTS = (
+    sa.select(open_messages)
+    .where(open_messages.c.session_id == given(open_messages.c.session_id))
+    .order_by(open_messages.c.message_id)
+)
+
+
+@functools.cache
+def _reading(*, turn: bool, types: bool) -> sa.Select[Any]:
+    query = (
+        sa.select(events)
+        .where(
+            events.c.session_id == given(events.c.session_id),
+            events.c.seq > sa.bindparam("after", type_=sa.BigInteger),
+        )
+        .order_by(events.c.seq)
+        .limit(sa.bindparam("most", type_=sa.Integer))
+    )
+    if turn:
+        query = query.where(events.c.turn_id == given(events.c.turn_id))
+    if types:
+        query = query.where(events.c.type.in_(sa.bindparam("types", expanding=True)))
+    return query
 
 
 def append(
@@ -56,13 +102,11 @@ def append(
     progress = progress or Progress()
     fresh = _unknown(connection, turn_id, new)
     changes: dict[str, Any] = {"updated_at": now}
-    if fresh:
-        changes["last_seq"] = sessions.c.last_seq + len(fresh)
     if progress.ref is not None:
         changes["ref"] = dump(progress.ref)
     if progress.status is not None:
         changes["status"] = progress.status
-    row = hold(connection, lease, **changes)
+    row = hold(connection, lease, events=len(fresh), **changes)
     first = int(row.last_seq) - len(fresh) + 1
     stored = [
         StoredEvent(
@@ -77,7 +121,7 @@ def append(
     ]
     if stored:
         connection.execute(
-            events.insert(),
+            _INSERT,
             [_row(event, new_event) for event, new_event in zip(stored, fresh, strict=True)],
         )
     _close(connection, lease.session_id, [event.closes for event in new if event.closes])
@@ -89,11 +133,7 @@ def _unknown(connection: Connection, turn_id: str, new: Sequence[NewEvent]) -> l
     named = [event.native_id for event in new if event.native_id]
     if not named:
         return list(new)
-    rows = connection.execute(
-        sa.select(events.c.type, events.c.native_id).where(
-            events.c.turn_id == turn_id, events.c.native_id.in_(named)
-        )
-    )
+    rows = connection.execute(_KNOWN, {"given_turn_id": turn_id, "named": named})
     seen = {(row.type, row.native_id) for row in rows}
     fresh = []
     for event in new:
@@ -120,12 +160,8 @@ def _row(event: StoredEvent, new: NewEvent) -> dict[str, Any]:
 
 def _close(connection: Connection, session_id: str, message_ids: Sequence[str | None]) -> None:
     if message_ids:
-        connection.execute(
-            open_messages.delete().where(
-                open_messages.c.session_id == session_id,
-                open_messages.c.message_id.in_([name for name in message_ids if name]),
-            )
-        )
+        named = [name for name in message_ids if name]
+        connection.execute(_CLOSE, {"given_session_id": session_id, "named": named})
 
 
 def _note(
@@ -137,11 +173,17 @@ def _note(
     if progress.cursor is not None:
         changes["cursor"] = progress.cursor
     if progress.outcome is not None:
-        changes["outcome"] = progress.outcome
+        changes |= {"outcome": progress.outcome, "error": progress.error}
     if progress.phase is not None:
         changes["phase"] = progress.phase
+    if progress.first and stored:
+        changes["first_seq"] = stored[0].seq
+    changes.update(progress.turn)
     if changes:
-        connection.execute(turns.update().where(turns.c.id == turn_id).values(**changes))
+        new = {f"new_{name}": value for name, value in changes.items()}
+        connection.execute(
+            update_by_id(turns, tuple(sorted(changes))), {"given_id": turn_id, **new}
+        )
 
 
 def read(
@@ -153,16 +195,12 @@ def read(
     turn_id: str | None = None,
     types: Sequence[str] = (),
 ) -> Sequence[StoredEvent]:
-    query = (
-        sa.select(events)
-        .where(events.c.session_id == session_id, events.c.seq > after)
-        .order_by(events.c.seq)
-        .limit(limit)
-    )
+    query = _reading(turn=turn_id is not None, types=bool(types))
+    asked: dict[str, Any] = {"given_session_id": session_id, "after": after, "most": limit}
     if turn_id is not None:
-        query = query.where(events.c.turn_id == turn_id)
+        asked["given_turn_id"] = turn_id
     if types:
-        query = query.where(events.c.type.in_(list(types)))
+        asked["types"] = list(types)
     return [
         StoredEvent(
             session_id=row.session_id,
@@ -172,7 +210,7 @@ def read(
             payload=load(row.payload),
             at=row.at,
         )
-        for row in connection.execute(query)
+        for row in connection.execute(query, asked)
     ]
 
 
@@ -204,11 +242,7 @@ def checkpoint(connection: Connection, lease: Lease, open_: Sequence[Delta]) -> 
 
 
 def checkpoints(connection: Connection, session_id: str) -> Sequence[Delta]:
-    rows = connection.execute(
-        sa.select(open_messages)
-        .where(open_messages.c.session_id == session_id)
-        .order_by(open_messages.c.message_id)
-    )
+    rows = connection.execute(_CHECKPOINTS, {"given_session_id": session_id})
     return [
         Delta(
             session_id=session_id,
@@ -224,8 +258,4 @@ def checkpoints(connection: Connection, session_id: str) -> Sequence[Delta]:
 
 def forget_open(connection: Connection, session_id: str, turn_id: str) -> None:
     """Drop checkpoints of a turn that ended."""
-    connection.execute(
-        open_messages.delete().where(
-            open_messages.c.session_id == session_id, open_messages.c.turn_id == turn_id
-        )
-    )
+    connection.execute(_FORGET, {"given_session_id": session_id, "given_turn_id": turn_id})

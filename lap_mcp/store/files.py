@@ -12,7 +12,14 @@ from sqlalchemy import Connection
 from lap_mcp.errors import NotFound
 from lap_mcp.model import SessionFile
 
+from .statements import given
 from .tables import files
+
+_OF_SESSION = (
+    sa.select(files)
+    .where(files.c.session_id == given(files.c.session_id))
+    .order_by(files.c.at, files.c.name)
+)
 
 
 def _file(row: sa.Row[Any]) -> SessionFile:
@@ -70,9 +77,7 @@ def add(connection: Connection, file: SessionFile) -> SessionFile:
 
 
 def of_session(connection: Connection, session_id: str) -> Sequence[SessionFile]:
-    rows = connection.execute(
-        sa.select(files).where(files.c.session_id == session_id).order_by(files.c.at, files.c.name)
-    )
+    rows = connection.execute(_OF_SESSION, {"given_session_id": session_id})
     return [_file(row) for row in rows]
 
 

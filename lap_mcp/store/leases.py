@@ -7,14 +7,17 @@ stopped past its lease and wakes up can write nothing.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from lap_mcp.errors import LeaseLost
 
+from .statements import given
 from .tables import sessions
 
 LEASE = 15.0
@@ -29,39 +32,75 @@ class Lease:
     fence: int
 
 
+_TAKE = (
+    sessions.update()
+    .where(
+        sessions.c.id == given(sessions.c.id),
+        sa.or_(
+            sessions.c.lease_owner.is_(None),
+            sessions.c.lease_until < sa.bindparam("now", type_=sa.Double),
+            sessions.c.lease_owner.in_(sa.bindparam("dead", expanding=True)),
+        ),
+    )
+    .values(
+        lease_owner=sa.bindparam("new_owner", type_=sa.String),
+        lease_until=sa.bindparam("until", type_=sa.Double),
+        fence=sessions.c.fence + 1,
+    )
+    .returning(sessions.c.fence)
+)
+
+
+@functools.cache
+def _holding(columns: tuple[str, ...]) -> sa.UpdateBase:
+    new = {name: sa.bindparam(f"new_{name}", type_=sessions.c[name].type) for name in columns}
+    return (
+        sessions.update()
+        .where(
+            sessions.c.id == given(sessions.c.id),
+            sessions.c.lease_owner == given(sessions.c.lease_owner),
+            sessions.c.fence == given(sessions.c.fence),
+        )
+        .values(last_seq=sessions.c.last_seq + sa.bindparam("events", type_=sa.BigInteger), **new)
+        .returning(sessions.c.last_seq, sessions.c.turns)
+    )
+
+
 def take(
     connection: Connection, session_id: str, owner: str, now: float, dead: Collection[str] = ()
 ) -> Lease | None:
     """Take the session's lease if it is free, has run out, or its holder is one of `dead`."""
-    free = sa.or_(
-        sessions.c.lease_owner.is_(None),
-        sessions.c.lease_until < now,
-        sessions.c.lease_owner.in_(list(dead)),
-    )
     row = connection.execute(
-        sessions.update()
-        .where(sessions.c.id == session_id, free)
-        .values(lease_owner=owner, lease_until=now + LEASE, fence=sessions.c.fence + 1)
-        .returning(sessions.c.fence)
+        _TAKE,
+        {
+            "given_id": session_id,
+            "now": now,
+            "dead": list(dead),
+            "new_owner": owner,
+            "until": now + LEASE,
+        },
     ).first()
     return None if row is None else Lease(session_id, owner, row.fence)
 
 
-def hold(connection: Connection, lease: Lease, **values: object) -> sa.Row[int, int]:
-    """Update the session's row as its holder; (last_seq, turns) after.
+def hold(
+    connection: Connection, lease: Lease, *, events: int = 0, **values: Any
+) -> sa.Row[int, int]:
+    """Update the session's row as its holder, also by the number of new `events`; (last_seq,
+    turns) after.
 
     Raises:
         LeaseLost: another process took it.
     """
     row = connection.execute(
-        sessions.update()
-        .where(
-            sessions.c.id == lease.session_id,
-            sessions.c.lease_owner == lease.owner,
-            sessions.c.fence == lease.fence,
-        )
-        .values(**values)
-        .returning(sessions.c.last_seq, sessions.c.turns)
+        _holding(tuple(sorted(values))),
+        {
+            "given_id": lease.session_id,
+            "given_lease_owner": lease.owner,
+            "given_fence": lease.fence,
+            "events": events,
+            **{f"new_{name}": value for name, value in values.items()},
+        },
     ).first()
     if row is None:
         raise LeaseLost(f"{lease.session_id} is driven by another process")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from lap_mcp.errors import NotFound
 from lap_mcp.model import Question
 
 from .codec import dump, load
+from .statements import given
 from .tables import questions, sessions, turns
 
 _DETAIL = ("options", "schema", "tool", "tool_input", "url")
@@ -128,12 +130,22 @@ def answers_of(
     return [(row.native_id, load(row.answer)) for row in rows]
 
 
+@functools.cache
+def _settling(*, one: bool) -> sa.Update:
+    query = questions.update().where(
+        questions.c.turn_id == given(questions.c.turn_id), questions.c.status == "open"
+    )
+    if one:
+        query = query.where(questions.c.native_id == given(questions.c.native_id))
+    return query.values(status=sa.bindparam("new_status", type_=questions.c.status.type))
+
+
 def settle(connection: Connection, turn_id: str, status: str, native_id: str | None = None) -> int:
     """Set open questions of a turn (one, or all) to `closed` or `expired`; how many."""
-    query = questions.update().where(questions.c.turn_id == turn_id, questions.c.status == "open")
+    asked = {"given_turn_id": turn_id, "new_status": status}
     if native_id is not None:
-        query = query.where(questions.c.native_id == native_id)
-    return connection.execute(query.values(status=status)).rowcount
+        asked["given_native_id"] = native_id
+    return connection.execute(_settling(one=native_id is not None), asked).rowcount
 
 
 def overdue(connection: Connection, now: float) -> Sequence[tuple[str, str]]:

@@ -5,6 +5,7 @@ Everything that decides who may go on is decided here, inside one transaction.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,6 +18,7 @@ from lap_mcp.errors import NotFound
 from lap_mcp.model import Origin, Principal, Session, Turn
 
 from .codec import dump, load
+from .statements import given, update_by_id
 from .tables import sessions, turns
 
 
@@ -90,6 +92,57 @@ def _turn(row: sa.Row[Any]) -> Turn:
     )
 
 
+@functools.cache
+def _finding(*, owned: bool, lock: bool) -> sa.Select[Any]:
+    query = sa.select(sessions).where(sessions.c.id == given(sessions.c.id))
+    if owned:
+        query = query.where(sessions.c.principal == given(sessions.c.principal))
+    return query.with_for_update() if lock else query
+
+
+_FIND = sa.select(turns).where(
+    turns.c.id == given(turns.c.id), turns.c.session_id == given(turns.c.session_id)
+)
+_OPEN = (
+    sa.select(turns)
+    .where(
+        turns.c.session_id == given(turns.c.session_id),
+        turns.c.outcome.in_(["queued", "running", "requires_action"]),
+    )
+    .order_by(turns.c.number)
+)
+_RUNNING = (
+    sa.select(sa.func.count())
+    .select_from(turns.join(sessions, turns.c.session_id == sessions.c.id))
+    .where(sessions.c.principal == given(sessions.c.principal), turns.c.outcome == "running")
+)
+_RECORD = (
+    sa.select(turns, sessions.c.principal, sessions.c.agent, sessions.c.ref.label("session_ref"))
+    .select_from(turns.join(sessions, turns.c.session_id == sessions.c.id))
+    .where(turns.c.id == given(turns.c.id))
+)
+_NEXT = (
+    sa.select(turns.c.id)
+    .where(turns.c.session_id == given(turns.c.session_id), turns.c.outcome == "queued")
+    .order_by(turns.c.number)
+    .limit(1)
+)
+_START = (
+    turns.update()
+    .where(turns.c.id == given(turns.c.id))
+    .values(
+        outcome="running",
+        starts=turns.c.starts + 1,
+        phase=Phase.STORED,
+        cursor=None,
+        started_at=sa.func.coalesce(turns.c.started_at, sa.bindparam("now", type_=sa.Double)),
+    )
+)
+_CREATE_SESSION = sessions.insert()
+_CREATE = turns.insert()
+_COUNT = update_by_id(sessions, ("title", "turns", "updated_at"))
+
+
 def find_session(
     connection: Connection, principal: str | None, session_id: str, *, lock: bool = False
 ) -> Session:
@@ -98,10 +151,10 @@ def find_session(
     Raises:
         NotFound: missing or foreign, in the same words.
     """
-    query = sa.select(sessions).where(sessions.c.id == session_id)
+    asked = {"given_id": session_id}
     if principal is not None:
-        query = query.where(sessions.c.principal == principal)
-    row = connection.execute(query.with_for_update() if lock else query).first()
+        asked["given_principal"] = principal
+    row = connection.execute(_finding(owned=principal is not None, lock=lock), asked).first()
     if row is None:
         raise NotFound(
             f"There is no session {session_id[:60]!r}.", remedy="list_sessions shows yours."
@@ -134,16 +187,17 @@ def list_sessions(
 
 def create_session(connection: Connection, session: Session) -> None:
     connection.execute(
-        sessions.insert().values(
-            id=session.id,
-            principal=session.principal,
-            agent=session.agent,
-            status=session.status,
-            ref=dump(session.ref),
-            title=session.title,
-            created_at=session.created_at,
-            updated_at=session.updated_at,
-        )
+        _CREATE_SESSION,
+        {
+            "id": session.id,
+            "principal": session.principal,
+            "agent": session.agent,
+            "status": session.status,
+            "ref": dump(session.ref),
+            "title": session.title,
+            "created_at": session.created_at,
+            "updated_at": session.updated_at,
+        },
     )
 
 
@@ -151,30 +205,34 @@ def insert(connection: Connection, session: Session, new: NewTurn, now: float) -
     """Add a turn to the session, queued."""
     number = session.turns + 1
     connection.execute(
-        sessions.update()
-        .where(sessions.c.id == session.id)
-        .values(turns=number, updated_at=now, title=session.title)
+        _COUNT,
+        {
+            "given_id": session.id,
+            "new_turns": number,
+            "new_updated_at": now,
+            "new_title": session.title,
+        },
     )
+    origin = {
+        "principal": [new.origin.principal.id, new.origin.principal.kind],
+        "chain": list(new.origin.chain),
+        "client": new.origin.client,
+    }
     connection.execute(
-        turns.insert().values(
-            id=new.id,
-            session_id=session.id,
-            number=number,
-            outcome="queued",
-            prompt=new.prompt,
-            input=None if new.input is None else dump(new.input),
-            files=dump(list(new.files)),
-            digest=new.digest,
-            origin=dump(
-                {
-                    "principal": [new.origin.principal.id, new.origin.principal.kind],
-                    "chain": list(new.origin.chain),
-                    "client": new.origin.client,
-                }
-            ),
-            phase=Phase.STORED,
-            created_at=now,
-        )
+        _CREATE,
+        {
+            "id": new.id,
+            "session_id": session.id,
+            "number": number,
+            "outcome": "queued",
+            "prompt": new.prompt,
+            "input": None if new.input is None else dump(new.input),
+            "files": dump(list(new.files)),
+            "digest": new.digest,
+            "origin": dump(origin),
+            "phase": Phase.STORED,
+            "created_at": now,
+        },
     )
     return Turn(
         id=new.id,
@@ -187,9 +245,7 @@ def insert(connection: Connection, session: Session, new: NewTurn, now: float) -
 
 
 def find(connection: Connection, session_id: str, turn_id: str) -> Turn:
-    row = connection.execute(
-        sa.select(turns).where(turns.c.id == turn_id, turns.c.session_id == session_id)
-    ).first()
+    row = connection.execute(_FIND, {"given_id": turn_id, "given_session_id": session_id}).first()
     if row is None:
         raise NotFound(f"Session {session_id} has no turn {turn_id[:60]!r}.")
     return _turn(row)
@@ -204,14 +260,7 @@ def of_session(connection: Connection, session_id: str) -> Sequence[Turn]:
 
 def open_turns(connection: Connection, session_id: str) -> Sequence[tuple[Turn, str]]:
     """Turns that have not ended, in order, each with its digest."""
-    rows = connection.execute(
-        sa.select(turns)
-        .where(
-            turns.c.session_id == session_id,
-            turns.c.outcome.in_(["queued", "running", "requires_action"]),
-        )
-        .order_by(turns.c.number)
-    )
+    rows = connection.execute(_OPEN, {"given_session_id": session_id})
     return [(_turn(row), row.digest) for row in rows]
 
 
@@ -222,22 +271,12 @@ def running_of(connection: Connection, principal: str) -> int:
         connection.execute(
             sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": principal}
         )
-    count = connection.execute(
-        sa.select(sa.func.count())
-        .select_from(turns.join(sessions, turns.c.session_id == sessions.c.id))
-        .where(sessions.c.principal == principal, turns.c.outcome == "running")
-    ).scalar_one()
+    count = connection.execute(_RUNNING, {"given_principal": principal}).scalar_one()
     return int(count)
 
 
 def record(connection: Connection, turn_id: str) -> TurnRecord:
-    row = connection.execute(
-        sa.select(
-            turns, sessions.c.principal, sessions.c.agent, sessions.c.ref.label("session_ref")
-        )
-        .select_from(turns.join(sessions, turns.c.session_id == sessions.c.id))
-        .where(turns.c.id == turn_id)
-    ).one()
+    row = connection.execute(_RECORD, {"given_id": turn_id}).one()
     origin = load(row.origin)
     principal_id, kind = origin["principal"]
     return TurnRecord(
@@ -260,21 +299,7 @@ def record(connection: Connection, turn_id: str) -> TurnRecord:
 
 def starting(connection: Connection, turn_id: str, now: float) -> None:
     """One more start of the turn is about to be made; nothing of it was sent."""
-    connection.execute(
-        turns.update()
-        .where(turns.c.id == turn_id)
-        .values(
-            outcome="running",
-            starts=turns.c.starts + 1,
-            phase=Phase.STORED,
-            cursor=None,
-            started_at=sa.func.coalesce(turns.c.started_at, now),
-        )
-    )
-
-
-def set_first_seq(connection: Connection, turn_id: str, seq: int) -> None:
-    connection.execute(turns.update().where(turns.c.id == turn_id).values(first_seq=seq))
+    connection.execute(_START, {"given_id": turn_id, "now": now})
 
 
 def end(connection: Connection, turn_id: str, outcome: str, error: str | None, now: float) -> None:
@@ -286,12 +311,7 @@ def end(connection: Connection, turn_id: str, outcome: str, error: str | None, n
 
 
 def next_queued(connection: Connection, session_id: str) -> str | None:
-    return connection.execute(
-        sa.select(turns.c.id)
-        .where(turns.c.session_id == session_id, turns.c.outcome == "queued")
-        .order_by(turns.c.number)
-        .limit(1)
-    ).scalar()
+    return connection.execute(_NEXT, {"given_session_id": session_id}).scalar()
 
 
 def unattended(connection: Connection, now: float) -> Sequence[tuple[str, str | None, float]]:
