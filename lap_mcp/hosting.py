@@ -49,7 +49,7 @@ class ServiceOwner:
 
     async def services(self) -> Services:
         """Raises: LapError, if they cannot be opened; asked again, it is tried again."""
-        if self._running is None:
+        if self._running is None and not self._ending:
             attempt = self._attempt
             if attempt is None:
                 attempt = self._attempt = _Attempt()
