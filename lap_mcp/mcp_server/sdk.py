@@ -8,13 +8,16 @@ What it leans on, and why:
 - `create_initialization_options`: the HTTP manager calls it without arguments, which would
   declare `listChanged: false`;
 - a `dict` with its own `resultType` passes the modern wire unchanged: results of extensions;
-- `StreamableHTTPSessionManager._server_instances`, to end standing streams at shutdown;
+- `StreamableHTTPSessionManager._admit_session`, for an event store per session (a shared one
+  would replay one client's messages to another), and `_server_instances`, to end standing streams
+  at shutdown;
 - `AuthenticatedUser` in the ASGI scope binds a handshake-era HTTP session to its principal.
 """
 
 from __future__ import annotations
 
 import secrets
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -22,11 +25,12 @@ from typing import Any, Final
 
 import mcp.types as t
 from mcp.server import NotificationOptions, Server, ServerRequestContext
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext
 from mcp.server.auth.provider import AccessToken
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.streamable_http import StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
@@ -35,7 +39,7 @@ from starlette.types import Receive, Scope, Send
 
 from lap_mcp.model import LOCAL, Principal
 
-from .event_store import BoundedEventStore
+from .event_store import Budget, SessionEvents
 from .toolset import Caller
 
 Ctx = ServerRequestContext[Any, Any]
@@ -212,17 +216,30 @@ def wants_progress(ctx: Ctx) -> bool:
     return bool(ctx.meta and ctx.meta.get("progress_token") is not None)
 
 
+class _Manager(StreamableHTTPSessionManager):
+    """Gives every session its own store of events, and takes it back with the session."""
+
+    def __init__(self, server: LapServer, *, max_body: int, retry_ms: int | None) -> None:
+        super().__init__(app=server, retry_interval=retry_ms, max_request_body_size=max_body)
+        self._budget = Budget()
+
+    def _admit_session(
+        self, requestor: AuthorizationContext | None
+    ) -> StreamableHTTPServerTransport | None:
+        store = SessionEvents(self._budget)
+        self.event_store = store
+        transport = super()._admit_session(requestor)
+        if transport is not None:
+            weakref.finalize(transport, store.close)
+        return transport
+
+
 class HttpSessions:
     """The SDK's streamable HTTP endpoint for one server, without its own Host, Origin and key
     checks: those are made before a request gets here, for all routes alike."""
 
     def __init__(self, server: LapServer, *, max_body: int, retry_ms: int | None) -> None:
-        self._manager = StreamableHTTPSessionManager(
-            app=server,
-            event_store=BoundedEventStore(),
-            retry_interval=retry_ms,
-            max_request_body_size=max_body,
-        )
+        self._manager = _Manager(server, max_body=max_body, retry_ms=retry_ms)
 
     def running(self) -> AbstractAsyncContextManager[None]:
         return self._manager.run()

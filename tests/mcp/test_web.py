@@ -7,11 +7,13 @@ from typing import Any
 
 import anyio
 import httpx2
+import mcp.types as t
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from lap_mcp.mcp_server.event_store import Budget, SessionEvents
 from lap_mcp.mcp_server.face import Face
 from lap_mcp.mcp_server.options import FaceOptions
 from lap_mcp.web import Gate, HttpOptions, Inflight, build_app, keys, listen, serve
@@ -207,6 +209,60 @@ async def test_a_session_is_only_its_principals() -> None:
         assert (await client.post(s.url, headers=bob, json=ping)).status_code == 404
         mine = await client.post(s.url, headers={**GOOD, **accept, **session}, json=ping)
         assert mine.status_code == 200
+
+
+async def test_a_cut_stream_is_replayed_to_its_own_session_and_to_no_other() -> None:
+    accept = {"Accept": "application/json, text/event-stream"}
+    async with served() as s, httpx2.AsyncClient() as client:
+
+        async def opened(key: str) -> dict[str, str]:
+            headers = {"Authorization": f"Bearer {key}", **accept}
+            answer = await client.post(s.url, headers=headers, json=INITIALIZE)
+            session = {"Mcp-Session-Id": answer.headers["mcp-session-id"]}
+            headers |= {**session, "Mcp-Protocol-Version": "2025-11-25"}
+            done = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+            await client.post(s.url, headers=headers, json=done)
+            return headers
+
+        alice, other, bob = (
+            await opened("alice-key"),
+            await opened("alice-key"),
+            await opened("bob-key"),
+        )
+        params = {"name": "echo", "arguments": {"prompt": "for alice only"}}
+        call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}
+        answer = await client.post(s.url, headers=alice, json=call)
+        assert "for alice only" in answer.text
+        first = next(line[4:] for line in answer.text.splitlines() if line.startswith("id: "))
+        assert first.startswith("7/")
+
+        async def replayed(headers: dict[str, str]) -> str:
+            found = ""
+            with anyio.move_on_after(1.5):
+                resume = {**headers, "Last-Event-ID": first}
+                async with client.stream("GET", s.url, headers=resume) as stream:
+                    async for line in stream.aiter_lines():
+                        found += line
+                        if "for alice only" in found:
+                            break
+            return found
+
+        assert "for alice only" in await replayed(alice)
+        assert "for alice only" not in await replayed(other)
+        assert "for alice only" not in await replayed(bob)
+
+
+async def test_what_is_kept_for_replay_is_bounded_and_given_back() -> None:
+    budget = Budget(limit=50_000)
+    stores = [SessionEvents(budget) for _ in range(3)]
+    message = t.JSONRPCNotification(jsonrpc="2.0", method="x", params={"text": "y" * 1000})
+    for number in range(300):
+        for store in stores:
+            await store.store_event(str(number), message)
+            assert budget.used <= budget.limit
+    for store in stores:
+        store.close()
+    assert budget.used == 0
 
 
 async def test_a_server_that_ends_lets_held_calls_answer_and_closes_streams() -> None:
