@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -39,6 +40,8 @@ FIND_SECONDS = 0.8
 """For one question whether an engine answers.  Asking again after the one in use was lost, and
 after a warm sandbox did not answer, stays under two seconds."""
 CALL_SECONDS = 20
+ASKING_VERSION = "1.44"
+"""Of no consequence: the question that it is given for has no version."""
 BUILD_SECONDS = 1800
 """Without a line of output."""
 _LOST = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError)
@@ -206,6 +209,14 @@ def _ping(client: Any) -> None:
     client.api._result(client.api._get(client.api._url("/_ping"), timeout=FIND_SECONDS))
 
 
+def _knock(address: str, seconds: float) -> None:
+    """Connect to a local socket once: the SDK leaves its own open where nobody listens."""
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as knocking:
+            knocking.settimeout(seconds)
+            knocking.connect(address.removeprefix("unix://"))
+
+
 def _connect(candidate: hosts.Candidate, seconds: float) -> tuple[Any, Facts]:
     tls: Any = False
     if candidate.tls is not None:
@@ -214,10 +225,20 @@ def _connect(candidate: hosts.Candidate, seconds: float) -> tuple[Any, Facts]:
             ca_cert=str(candidate.tls / "ca.pem") if candidate.verify else None,
             verify=candidate.verify,
         )
-    client = docker.DockerClient(
-        base_url=candidate.address, version="auto", timeout=seconds, tls=tls, max_pool_size=16
-    )
-    version, info = client.version(), client.info()
+    arguments = {"base_url": candidate.address, "tls": tls, "max_pool_size": 16}
+    asked = docker.DockerClient(**arguments, version=ASKING_VERSION, timeout=seconds)
+    try:
+        _knock(candidate.address, seconds)
+        # Without a version in its path, so that any engine answers; it names its own.
+        version = asked.version(api_version=False)
+    finally:
+        asked.close()
+    client = docker.DockerClient(**arguments, version=version["ApiVersion"], timeout=seconds)
+    try:
+        info = client.info()
+    except BaseException:
+        client.close()
+        raise
     client.api.timeout = CALL_SECONDS
     names = [entry.split(",")[0].removeprefix("name=") for entry in info["SecurityOptions"] or []]
     components = {entry["Name"]: str(entry["Version"]) for entry in version.get("Components") or []}

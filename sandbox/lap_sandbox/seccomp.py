@@ -73,11 +73,11 @@ ALLOWED: dict[str, str] = {
     """,
     "paths": """
         access chdir chmod chown creat faccessat faccessat2 fchdir fchmod fchmodat fchmodat2
-        fchown fchownat fgetxattr flistxattr fremovexattr fsetxattr futimesat getcwd getxattr
-        lchown lgetxattr link linkat listxattr llistxattr lremovexattr lsetxattr lstat mkdir
-        mkdirat newfstatat open openat openat2 readlink readlinkat removexattr rename renameat
-        renameat2 rmdir setxattr stat statfs statx symlink symlinkat sync truncate unlink unlinkat
-        utime utimensat utimes
+        fchown fchownat fgetxattr flistxattr fremovexattr fsetxattr futimesat getcwd
+        getxattr lchown lgetxattr link linkat listxattr llistxattr lremovexattr lsetxattr
+        lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2 readlink readlinkat
+        removexattr rename renameat renameat2 rmdir setxattr stat statfs statx symlink
+        symlinkat sync truncate unlink unlinkat utime utimensat utimes
     """,
     "local sockets": """
         accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg
