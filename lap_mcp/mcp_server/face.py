@@ -22,6 +22,7 @@ from lap_mcp.errors import LapError, Unavailable
 
 from . import sdk
 from .agent_tools import AgentTools
+from .arguments import load
 from .catalogue import Catalogue
 from .code_tools import CodeTools
 from .listings import Listings
@@ -190,6 +191,7 @@ class Face:
     async def _open(self, group: anyio.abc.TaskGroup, opening: _Opening) -> None:
         """Boundary: whatever opening raises is told to those who wait, in words."""
         try:
+            group.start_soon(load)  # the first call needs it; opening takes a while anyway
             services = await self._opener()
             await group.start(self.notifier.pump, services.changes)
             self._services = services

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import mcp.types as t
 
-from lap_mcp.errors import Invalid
+from lap_mcp.errors import Invalid, LapError
 
 from .agent_tools import as_tools, usable
 from .options import FaceOptions
@@ -21,7 +21,10 @@ class AgentPrompts(PromptProvider):
         self._options = options
 
     async def prompts(self, request: Request) -> Sequence[t.Prompt]:
-        services = await request.services()
+        try:
+            services = await request.services()
+        except LapError:
+            return []  # lap_status says why
         return [
             t.Prompt(
                 name=agent.name,

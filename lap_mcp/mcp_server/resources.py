@@ -18,6 +18,7 @@ from .media_types import media_type_of
 from .providers import Request, ResourceProvider
 from .results import size_words
 from .session_tools import file_json, question_json, session_json, turn_json
+from .status_tools import closed_status
 from .text import clean, one_line
 
 _JSON: Final = "application/json"
@@ -50,7 +51,10 @@ class LapResources(ResourceProvider):
     async def resources(
         self, request: Request, cursor: str | None
     ) -> tuple[Sequence[t.Resource], str | None]:
-        services = await request.services()
+        try:
+            services = await request.services()
+        except LapError:
+            return _FIXED, None  # reading lap://status says why there is no more
         first = [] if cursor else [*_FIXED, *(_agent_entry(a) for a in services.registry.agents())]
         found = await services.sessions.list(
             request.caller.principal, limit=_SESSIONS_PAGE + 1, before=cursor or None
@@ -69,14 +73,16 @@ class LapResources(ResourceProvider):
 
     async def read(self, request: Request, uri: str) -> t.ReadResourceResult:
         address = uris.parse(uri)
-        services = await request.services()
+        try:
+            services = await request.services()
+        except LapError as error:
+            if address.kind != "status":
+                raise
+            return _json_result(uri, closed_status(error))
         if address.kind in ("session_file", "sandbox_file"):
             contents = await _file(services, request, uri, address)
-        else:
-            value = await _value(services, request, address)
-            text = clean(json.dumps(value, ensure_ascii=False, indent=1, default=str))
-            contents = t.TextResourceContents(uri=uri, mime_type=_JSON, text=text)
-        return t.ReadResourceResult(contents=[contents], ttl_ms=0, cache_scope="private")
+            return t.ReadResourceResult(contents=[contents], ttl_ms=0, cache_scope="private")
+        return _json_result(uri, await _value(services, request, address))
 
     async def may_watch(self, request: Request, uri: str) -> bool:
         try:
@@ -118,6 +124,12 @@ _FIXED: Final = (
     t.Resource(uri="lap://agents", name="agents", mime_type=_JSON, description="All agents"),
     t.Resource(uri="lap://runtimes", name="runtimes", mime_type=_JSON, description="All runtimes"),
 )
+
+
+def _json_result(uri: str, value: Any) -> t.ReadResourceResult:
+    text = clean(json.dumps(value, ensure_ascii=False, indent=1, default=str))
+    contents = t.TextResourceContents(uri=uri, mime_type=_JSON, text=text)
+    return t.ReadResourceResult(contents=[contents], ttl_ms=0, cache_scope="private")
 
 
 def _agent_entry(agent: Agent) -> t.Resource:

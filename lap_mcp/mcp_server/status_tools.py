@@ -12,7 +12,7 @@ from lap_mcp.control.services import Services
 from lap_mcp.errors import LapError
 
 from .options import TEXT_LIMIT
-from .results import both, error_result
+from .results import both
 from .text import clean, shorten
 from .toolset import READ_ONLY, Call, Caller, ToolResult, Toolset, tool
 
@@ -37,9 +37,15 @@ class StatusTools(Toolset):
         try:
             services = await call.services()
         except LapError as error:
-            return error_result(error)
+            return both(status_text(closed_status(error)), closed_status(error))
         status = dict(services.status())
         return both(status_text(status), status)
+
+
+def closed_status(error: LapError) -> dict[str, Any]:
+    """The status of a server whose services could not be opened."""
+    problem = {"where": "server", "message": error.message, "remedy": error.remedy}
+    return {"problems": [problem]}
 
 
 def status_text(status: Mapping[str, Any]) -> str:

@@ -580,7 +580,7 @@ class World:
         self.sandboxes = ScriptedSandboxes()
         self.opened = 0
         self.gate: anyio.Event | None = None
-        self.refusals: list[Exception] = []
+        self.refusal: Exception | None = None
         cast(self.registry)
 
     @asynccontextmanager
@@ -594,8 +594,8 @@ class World:
         self.opened += 1
         if self.gate is not None:
             await self.gate.wait()
-        if self.refusals:
-            raise self.refusals.pop(0)
+        if self.refusal is not None:
+            raise self.refusal
         return Services(
             sessions=self.sessions,
             registry=self.registry,
@@ -641,6 +641,10 @@ def cast(registry: ScriptedRegistry) -> None:
     async def long(stage: Stage) -> None:
         await stage.message("\n".join(f"line {i} of a long answer, é" for i in range(2000)))
 
+    async def recruiter(stage: Stage) -> None:
+        registry.add(stage.prompt.text, echo)
+        await stage.message("done")
+
     async def typed(stage: Stage) -> None:
         await stage.message("ok", data={"sum": (stage.prompt.input or {}).get("a", 0)})
 
@@ -652,6 +656,7 @@ def cast(registry: ScriptedRegistry) -> None:
     registry.add("curious", curious)
     registry.add("maker", maker)
     registry.add("failing", failing)
+    registry.add("recruiter", recruiter, description="Registers an agent of the name you say.")
     registry.add("long", long)
     number = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     registry.add("typed", typed, input_schema=number, output_schema={"type": "object"})

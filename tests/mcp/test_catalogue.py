@@ -174,15 +174,21 @@ async def test_discovery_touches_nothing_and_all_others_wait_for_one_opening() -
 
 async def test_a_store_that_does_not_open_is_explained_and_tried_again() -> None:
     world = World()
-    world.refusals = [StoreError("The store is newer.", remedy="Update.") for _ in range(3)]
+    world.refusal = StoreError("The store is newer.", remedy="Update.")
     async with served(world) as s, s.client() as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
         assert {"code_interpreter", "lap_status", "get_session"} <= names
         assert "echo" not in names
         status = await client.call_tool("lap_status", {})
-        assert status.is_error
-        assert text(status) == "The store is newer. Update."
-        world.refusals.clear()
+        assert "server: The store is newer. Update." in text(status)
+        assert (await client.list_prompts()).prompts == []
+        assert "lap://status" in [r.uri for r in (await client.list_resources()).resources]
+        read = await client.read_resource("lap://status")
+        assert "The store is newer." in read.contents[0].text
+        called = await client.call_tool("code_interpreter", {"code": "1"})
+        assert called.is_error
+        assert text(called) == "The store is newer. Update."
+        world.refusal = None
         assert "echo" in {tool.name for tool in (await client.list_tools()).tools}
         assert "You said" in text(await client.call_tool("echo", {"prompt": "x"}))
 

@@ -12,7 +12,20 @@ import anyio
 import pytest
 from mcp import Client
 
-from tests.mcp.serving import MODES, PATH, ROOT, Mode, last_line, session_of, stdio_server, text
+from lap_mcp.mcp_server.face import Face
+from lap_mcp.mcp_server.options import FaceOptions
+from tests.mcp.scripted import World
+from tests.mcp.serving import (
+    MODES,
+    PATH,
+    ROOT,
+    Mode,
+    last_line,
+    session_of,
+    stdio_server,
+    text,
+    until,
+)
 from tests.mcp.task_client import TasksExtension, task_get
 from tests.processes import Processes
 
@@ -33,6 +46,41 @@ async def test_agents_and_code_work_and_the_connection_has_one_sandbox(mode: Mod
         assert "=> 7" in text(await client.call_tool("code_interpreter", {"code": "get a"}))
         given = {"code": "get a", "files": ["./data.csv"]}
         assert "=> 7" in text(await client.call_tool("code_interpreter", given))
+
+
+async def test_a_tool_that_appears_is_announced_in_both_eras() -> None:
+    heard: list[str] = []
+
+    async def on_message(message: Any) -> None:
+        heard.append(type(message).__name__)
+
+    async with Client(stdio_server(), mode="legacy", message_handler=on_message) as client:
+        await client.call_tool("recruiter", {"prompt": "newcomer"})
+        await until(lambda: "ToolListChangedNotification" in heard)
+        assert "newcomer" in [tool.name for tool in (await client.list_tools()).tools]
+    async with Client(stdio_server()) as client:
+        await client.list_tools()
+        async with client.listen(tools_list_changed=True) as events:
+            await client.call_tool("recruiter", {"prompt": "newcomer"})
+            with anyio.fail_after(10):
+                assert type(await anext(aiter(events))).__name__ == "ToolsListChanged"
+        assert "newcomer" in [tool.name for tool in (await client.list_tools()).tools]
+
+
+async def test_the_sandbox_of_a_connection_ends_with_it_and_others_keep_theirs() -> None:
+    """Two connections of one face, as a service that several windows share would have."""
+    world = World()
+    async with world.running():
+        face = Face(world.services, FaceOptions())
+        async with face.running(), Client(face.server) as staying:
+            await staying.call_tool("code_interpreter", {"code": "set a 1"})
+            async with Client(face.server) as leaving:
+                await leaving.call_tool("code_interpreter", {"code": "set a 2"})
+                assert len(world.sandboxes.boxes) == 2
+            await until(lambda: len(world.sandboxes.boxes) == 1)
+            again = await staying.call_tool("code_interpreter", {"code": "get a"})
+            assert "=> 1" in text(again)
+        await until(lambda: not world.sandboxes.boxes)
 
 
 async def test_a_long_turn_is_a_task_on_stdio_too() -> None:
