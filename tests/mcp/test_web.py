@@ -13,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from lap_mcp.gate import Gate, Inflight
 from lap_mcp.mcp_server.event_store import Budget, SessionEvents
 from lap_mcp.mcp_server.face import Face
 from lap_mcp.mcp_server.options import FaceOptions
-from lap_mcp.web import Gate, HttpOptions, Inflight, build_app, keys, listen, serve
+from lap_mcp.web import HttpOptions, build_app, keys, listen, serve
 from tests.mcp.scripted import World
 from tests.mcp.serving import KEYS, Served, last_line, served, text, until
 
