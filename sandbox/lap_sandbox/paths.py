@@ -11,8 +11,9 @@ MAX_COMPONENT = 255
 MAX_PATH = 1024
 MAX_DEPTH = 16
 
-# Cc: control characters, Cf: invisible ones (bidirectional marks, zero-width), Cs: lone surrogates.
-_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs"})
+# Cc: control characters, Cf: invisible ones (bidirectional marks, zero-width), Cs: lone surrogates,
+# Zl and Zp: line and paragraph separators.
+_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def clean_path(path: str) -> str:
