@@ -42,9 +42,6 @@ class A2AConfig(HTTPRuntimeConfig):
     """Where the agent card is, below `url`; it may have a query (`…?assistant_id=`)."""
     endpoint: str | None = None
     """Address to call in place of the one that the card names; of the same origin as `url`."""
-    allow_origins: tuple[str, ...] = ()
-    """Other origins that a card or a file link may lead to; they never get the credential.  `*`
-    allows file links to any public address."""
     poll_interval: float = Field(1.0, gt=0)
     """Seconds between two looks at a task of an agent that does not stream."""
 
@@ -57,7 +54,7 @@ class A2ARuntime:
 
     def __init__(self, config: A2AConfig) -> None:
         self._config = config
-        self._http = HTTP(config, allow_origins=config.allow_origins)
+        self._http = HTTP(config)
         self._cards: dict[str, tuple[float, Card]] = {}
 
     @property

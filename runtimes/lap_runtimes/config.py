@@ -9,8 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+
+from lap_runtimes.origin import origin_of
 
 
 def _resolve_secret(value: Any, info: ValidationInfo) -> Any:
@@ -22,8 +34,35 @@ def _resolve_secret(value: Any, info: ValidationInfo) -> Any:
     return resolve(value)
 
 
-Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret)]
+def _fit_for_a_header(secret: SecretStr) -> SecretStr:
+    """Without the line end that files have.  Raises `ValueError`, which never shows the secret."""
+    value = secret.get_secret_value().strip()
+    if not value:
+        raise ValueError("the secret is empty")
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("the secret holds characters that cannot be sent in a header")
+    return SecretStr(value)
+
+
+def _one_origin(url: str) -> str:
+    if urlsplit(url).username is not None:
+        raise ValueError("a user name or password does not belong here; use auth")
+    origin_of(url)
+    return url
+
+
+def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for each in origins:
+        if each != "*":
+            _one_origin(each)
+    return origins
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret), AfterValidator(_fit_for_a_header)]
 """A `SecretStr` that is configured as `env:NAME` or `file:PATH`, never as the secret itself."""
+
+Origins = Annotated[tuple[str, ...], AfterValidator(_origins)]
+"""Origins beside that of `url` that an answer may lead to; they never get the credential."""
 
 
 class Auth(BaseModel):
@@ -46,12 +85,23 @@ class RuntimeConfig(BaseModel):
 class HTTPRuntimeConfig(RuntimeConfig):
     """Base of the adapters that speak HTTP."""
 
-    url: str
+    url: Annotated[str, AfterValidator(_one_origin)]
     """Base address.  The credential is sent to its origin and to no other."""
     auth: Auth = Auth()
     headers: Mapping[str, str] = Field(default_factory=dict)
     """Fixed headers that are not secret."""
+    allow_origins: Origins = ()
+    """Other origins that a redirect, a card or a file link may lead to.  `*` allows file links to
+    any public address."""
     ca_file: str | None = None
     """PEM bundle to trust in place of the system's."""
     connect_timeout: float = Field(10.0, gt=0)
     """Seconds."""
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+        for name, value in headers.items():
+            if not (f"{name}{value}".isascii() and f"{name}{value}".isprintable()):
+                raise ValueError(f"{name!r} holds characters that cannot be sent in a header")
+        return headers

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -138,9 +138,9 @@ class Reply:
 class HTTP:
     """The HTTP side of one runtime.  Construction does no I/O."""
 
-    def __init__(self, config: HTTPRuntimeConfig, *, allow_origins: Iterable[str] = ()) -> None:
+    def __init__(self, config: HTTPRuntimeConfig) -> None:
         self.base = config.url.rstrip("/")
-        self.rules = OriginRules.of(config.url, allow_origins)
+        self.rules = OriginRules.of(config.url, config.allow_origins)
         self._connect_timeout = config.connect_timeout
         self._ca_file = config.ca_file
         secret = {name: value.get_secret_value() for name, value in config.auth.header.items()}

@@ -31,7 +31,7 @@ class HTTPAgentRuntime:
 
     def __init__(self, config: HTTPAgentConfig) -> None:
         self._config = config
-        self._http = HTTP(config, allow_origins=config.allow_origins)
+        self._http = HTTP(config)
         later = config.continue_request or config.request
         self._named = config.request.variables() | later.variables()
 

@@ -86,8 +86,6 @@ class HTTPAgentConfig(HTTPRuntimeConfig):
     """The same request with the same `${turn_id}` is the same turn there."""
     on_disconnect: Literal["continues", "aborts", "unknown"] = "unknown"
     """What the agent does when the connection is closed."""
-    allow_origins: tuple[str, ...] = ()
-    """Other origins that a redirect may lead to; they never get the credential."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> HTTPAgentConfig:

@@ -59,8 +59,6 @@ class OpenAIResponsesConfig(HTTPRuntimeConfig):
     """Seconds between two looks at background work that is not streamed."""
     body: Mapping[str, Any] = Field(default_factory=dict)
     """More fields for each request (`temperature`, `metadata`, `context`, …)."""
-    allow_origins: tuple[str, ...] = ()
-    """Other origins that a redirect may lead to; they never get the credential."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> OpenAIResponsesConfig:
@@ -80,7 +78,7 @@ class OpenAIResponsesRuntime:
 
     def __init__(self, config: OpenAIResponsesConfig) -> None:
         self._config = config
-        self._http = HTTP(config, allow_origins=config.allow_origins)
+        self._http = HTTP(config)
         self._cursors = config.background and config.stream
 
     @property

@@ -17,6 +17,7 @@ from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unavail
 from lap_runtimes.http import FOREIGN, HTTP, foreign_errors
 from lap_runtimes.http_errors import error_words, retry_after
 from lap_runtimes.origin import OriginRules, is_public, origin_of
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
@@ -38,8 +39,7 @@ def config(url: str, **more: Any) -> HTTPRuntimeConfig:
 
 @asynccontextmanager
 async def connected(url: str, **options: Any) -> AsyncIterator[HTTP]:
-    allow = options.pop("allow_origins", ())
-    http = HTTP(config(url, **options), allow_origins=allow)
+    http = HTTP(config(url, **options))
     try:
         with anyio.fail_after(15):
             yield http
@@ -82,6 +82,43 @@ async def test_the_credential_goes_to_the_configured_origin() -> None:
     (_, _, headers) = ours.seen[0]
     assert headers["authorization"] == f"Bearer {TOKEN}"
     assert headers["x-team"] == "blue"
+
+
+@pytest.mark.parametrize("secret", ["", " \n", "a\nb", "tök\u00ebn", "a\x00b"])
+def test_a_secret_that_cannot_be_sent_is_refused_without_being_shown(secret: str) -> None:
+    context = {"resolve_secret": lambda reference: secret}
+    for auth in ({"bearer": "env:T"}, {"header": {"X-Key": "env:T"}}):
+        settings = {"url": "https://a.example", "auth": auth}
+        with pytest.raises(ValidationError) as refused:
+            HTTPRuntimeConfig.model_validate(settings, context=context)
+        assert "the secret" in str(refused.value)
+        assert len(secret.strip()) < 2 or secret not in str(refused.value)
+
+
+def test_the_line_end_of_a_secret_file_is_not_sent() -> None:
+    made = HTTPRuntimeConfig.model_validate(
+        {"url": "https://a.example", "auth": {"bearer": "file:T"}},
+        context={"resolve_secret": lambda reference: f"{TOKEN}\n"},
+    )
+    assert made.auth.bearer is not None
+    assert made.auth.bearer.get_secret_value() == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"url": "a.example"}, "not an http or https address"),
+        ({"url": "ftp://a.example"}, "not an http or https address"),
+        ({"url": "https://me:secret@a.example"}, "use auth"),
+        ({"url": "https://a.example", "allow_origins": ["b.example"]}, "allow_origins"),
+        ({"url": "https://a.example", "headers": {"X": "a\nb"}}, "cannot be sent"),
+    ],
+)
+def test_a_wrong_address_is_named_when_the_configuration_is_read(
+    settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        HTTPRuntimeConfig.model_validate(settings)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

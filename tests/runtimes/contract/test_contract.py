@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -394,3 +395,31 @@ async def test_structured_input_reaches_the_agent_or_is_text(
         turn = make_turn("hello", input={"city": "Oslo"})
         assert isinstance(turn.input, Prompt)
         assert last(await read(bench.runtime.start(turn))).outcome == "completed"
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_streams_that_are_left_half_way_leave_no_descriptor(
+    case: Case, make_turn: MakeTurn
+) -> None:
+    async with limited(case) as bench:
+        await bench.runtime.check()
+
+        async def leave() -> None:
+            async with bench.runtime.start(make_turn("slow 3")) as events:
+                async for event in events:
+                    if isinstance(event, Started):
+                        return
+
+        await leave()
+        await bench.runtime.aclose()
+        await bench.proxy.until_closed()
+        before = descriptors()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(leave)
+        await bench.runtime.aclose()
+        await bench.proxy.until_closed()
+        await eventually_async(lambda: descriptors() <= before)
