@@ -25,10 +25,14 @@ from lap_mcp.clock import Clock, SystemClock, new_id
 from lap_mcp.errors import Invalid, LimitReached, NotFound, Unavailable
 from lap_mcp.model import Principal
 
+from .polling import until
 from .prompt_files import GivenFile
 from .services import FileInput, SandboxRun, SandboxView
 
 log = logging.getLogger(__name__)
+
+_PATIENCE = 1.0
+"""Seconds that a call waits for a sandbox that is about to be ready, before it says how far."""
 
 _SWEEP = 15.0
 """Seconds between looks for sandboxes that are idle for too long."""
@@ -226,7 +230,7 @@ class Sandboxes:
         return entry
 
     async def _open(self, principal: Principal, scope: str | None) -> _Entry:
-        self._ready()
+        await self._ready()
         await self._make_room(principal)
         try:
             sandbox = await self._launcher.open(self._limits.sandbox)
@@ -241,11 +245,14 @@ class Sandboxes:
             self._scopes[scope] = entry.id
         return entry
 
-    def _ready(self) -> None:
+    async def _ready(self) -> None:
+        if self._launcher.preparation().ready:
+            return
+        self.prepare()
+        await until(self._known, _PATIENCE)
         state = self._launcher.preparation()
         if state.ready:
             return
-        self.prepare()
         if state.error is not None:
             raise Unavailable(f"Python cannot run here now: {state.error}")
         far = "" if state.fraction is None else f" ({state.fraction:.0%})"
@@ -253,6 +260,10 @@ class Sandboxes:
             f"The sandbox is being prepared: {state.words}{far}.",
             remedy="Call again in half a minute; everything else works meanwhile.",
         )
+
+    def _known(self) -> bool:
+        state = self._launcher.preparation()
+        return state.ready or (state.error is not None and not self._preparing)
 
     async def _make_room(self, principal: Principal) -> None:
         mine = [entry for entry in self._entries.values() if entry.principal == principal.id]

@@ -119,7 +119,7 @@ async def test_while_the_image_is_built_the_answer_comes_at_once_and_says_how_fa
 ) -> None:
     launcher.standing = Preparation(ready=False, words="step 4 of 11", fraction=0.3)
     async with Sandboxes(launcher).running(read) as sandboxes:
-        with anyio.fail_after(1), pytest.raises(Unavailable, match=r"step 4 of 11 \(30%\)"):
+        with anyio.fail_after(2), pytest.raises(Unavailable, match=r"step 4 of 11 \(30%\)"):
             await sandboxes.run(LOCAL, "x")
 
 
