@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -52,28 +53,9 @@ def add(connection: Connection, file: SessionFile) -> SessionFile:
             return _file(known)
         count += 1
         name = f"{path.stem}-{count}{path.suffix}"
-    connection.execute(
-        files.insert().values(
-            session_id=file.session_id,
-            name=name,
-            media_type=file.media_type,
-            size=file.size,
-            sha256=file.sha256,
-            turn_id=file.turn_id,
-            origin=file.origin,
-            at=file.at,
-        )
-    )
-    return SessionFile(
-        session_id=file.session_id,
-        name=name,
-        media_type=file.media_type,
-        size=file.size,
-        sha256=file.sha256,
-        turn_id=file.turn_id,
-        origin=file.origin,
-        at=file.at,
-    )
+    kept = replace(file, name=name)
+    connection.execute(files.insert().values(**asdict(kept)))
+    return kept
 
 
 def of_session(connection: Connection, session_id: str) -> Sequence[SessionFile]:
