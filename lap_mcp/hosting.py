@@ -13,10 +13,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
 
-from lap_mcp.app import VERSION, Program, Running, open_services
-from lap_mcp.config import Config
+from lap_mcp.app import VERSION, Program, Running, open_parts, open_services
+from lap_mcp.config import Config, ConfigFaults
 from lap_mcp.control.services import Services
-from lap_mcp.errors import LapError, Unavailable
+from lap_mcp.errors import ConfigError, LapError, Unavailable
 from lap_mcp.mcp_server.face import Face
 from lap_mcp.mcp_server.options import FaceOptions
 from lap_mcp.mcp_server.stdio import Wire, run_stdio
@@ -160,6 +160,19 @@ async def _signal() -> int:
     return 0
 
 
+async def _validate(program: Program, config: Config) -> None:
+    """Raises: ConfigFaults, if a runtime's table is wrong or a name is refused."""
+    async with open_parts(program, config, lenient=False) as parts:
+        await parts.registry.connections.validate()
+        parts.registry.refreshed()
+        faults = [
+            ConfigError(problem.message, file=problem.where, remedy=problem.remedy)
+            for problem in parts.registry.faults()
+        ]
+    if faults:
+        raise ConfigFaults(tuple(faults))
+
+
 async def serve_http(
     program: Program, config: Config, key: str, on_ready: Callable[[str], None]
 ) -> None:
@@ -176,6 +189,7 @@ async def serve_http(
     def opened() -> AbstractAsyncContextManager[Running]:
         return open_services(program, config, server=True)
 
+    await _validate(program, config)
     async with owned(opened) as owner:
         services = await owner.services()
 

@@ -21,10 +21,13 @@ from lap_mcp.model import Agent, Problem
 
 from . import calling
 from .console import (
+    OK,
+    WRONG,
     Json,
     Yes,
     confirm,
     json_object,
+    patience,
     program,
     put,
     put_json,
@@ -43,16 +46,16 @@ Name = Annotated[str, typer.Argument(help="Name of the agent.")]
 
 
 @asynccontextmanager
-async def _asked(started: Program, config: Config, *, offline: bool) -> AsyncIterator[Parts]:
+async def asked(started: Program, config: Config, *, offline: bool) -> AsyncIterator[Parts]:
     """The parts, after every runtime was validated and, unless `offline`, asked for its agents."""
     async with open_parts(started, config, lenient=False) as parts:
         if offline:
-            for connection in parts.registry.connections.all():
-                await anyio.to_thread.run_sync(parts.registry.connections.make, connection)
+            await parts.registry.connections.validate()
             parts.registry.refreshed()
         else:
             with anyio.move_on_after(ASK_SECONDS):
-                await parts.refresher.ask_runtimes()
+                async with patience("asking the runtimes"):
+                    await parts.refresher.ask_runtimes()
         yield parts
 
 
@@ -62,14 +65,15 @@ def list_(
     as_json: Json = False,
     offline: Annotated[bool, typer.Option(help="Ask no runtime: show what is known.")] = False,
 ) -> None:
-    """List the registered agents."""
+    """List the registered agents.  Ends with 2 if the configuration of some is wrong."""
     config = read_config(context)
 
-    async def work() -> tuple[Sequence[Agent], Sequence[Problem]]:
-        async with _asked(program(context), config, offline=offline) as parts:
-            return parts.registry.agents(), parts.registry.problems()
+    async def work() -> tuple[Sequence[Agent], Sequence[Problem], bool]:
+        async with asked(program(context), config, offline=offline) as parts:
+            registry = parts.registry
+            return registry.agents(), registry.problems(), bool(registry.faults())
 
-    agents, problems = run(work)
+    agents, problems, wrong = run(work)
     if as_json:
         put_json(agents)
     else:
@@ -78,6 +82,7 @@ def list_(
         put_table(columns, rows, "There are no agents.  Add a runtime to lap.toml: `lap-mcp init`.")
     for problem in problems:
         say(f"{problem.level}: {problem.where}: {problem.message} {problem.remedy}".rstrip())
+    raise typer.Exit(WRONG if wrong else OK)
 
 
 def _state(agent: Agent) -> str:

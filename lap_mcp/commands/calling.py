@@ -19,7 +19,7 @@ from lap_mcp.control.services import (
 )
 from lap_mcp.model import LOCAL, Delta, Origin, Question, StoredEvent, Turn
 
-from .console import FAILED, OK, put, put_json, put_text, say
+from .console import FAILED, OK, patience, put, put_json, put_text, say
 
 ORIGIN = Origin(principal=LOCAL, client="lap-mcp cli")
 
@@ -41,7 +41,9 @@ async def call(
     given = [FileInput(name=path.name, data=await anyio.Path(path).read_bytes()) for path in files]
     async with open_services(program, config) as running:
         services = running.services
-        await running.parts.refresher.ask_runtimes()
+        if all(known.name != agent for known in services.registry.agents()):
+            async with patience("asking the runtimes"):
+                await running.parts.refresher.ask_runtimes()
         prompt = NewPrompt(text=text, files=given)
         accepted = await services.sessions.prompt(ORIGIN, agent, prompt, session_id=session)
         if not as_json:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -112,6 +113,20 @@ def _scrubbed(text: str) -> str:
     """Without the secrets that this run has resolved: servers repeat what they were sent."""
     scrubber = _SCRUBBER.get()
     return text if scrubber is None else scrubber.text(text)
+
+
+@asynccontextmanager
+async def patience(words: str) -> AsyncIterator[None]:
+    """Say `words` if what is inside takes more than a second."""
+
+    async def speak() -> None:
+        await anyio.sleep(1.0)
+        say(f"{words} …")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(speak)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 def say(words: str) -> None:

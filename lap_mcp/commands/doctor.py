@@ -90,8 +90,8 @@ async def _configuration(config: Config) -> AsyncIterator[Check]:
 
 async def _runtimes(parts: Parts) -> AsyncIterator[Check]:
     connections = parts.registry.connections
+    await connections.validate()
     for connection in connections.all():
-        await anyio.to_thread.run_sync(connections.make, connection)
         for problem in connection.problems:
             yield Check(
                 name=f"runtime {connection.name}",

@@ -18,8 +18,9 @@ from lap_mcp.app import VERSION, Program
 from lap_mcp.config import Config, Surroundings, config_file, make_private_folder
 from lap_mcp.errors import ConfigError, Invalid, LapError
 
+from .agents import asked
 from .clients import CLIENTS, SERVER, Client, Launch
-from .console import Yes, confirm, fail, program, put, say
+from .console import Yes, confirm, fail, program, put, run, say
 
 ClientName = StrEnum("ClientName", {name.replace("-", "_"): name for name in CLIENTS})  # type: ignore[misc]
 
@@ -55,8 +56,12 @@ def install(
     put(str(file))
     if chosen.note:
         say(chosen.note)
+    config = started.read()
+    started.set_up_logs(config)
     if image:
-        build_in_background(started.read(), started.here)
+        build_in_background(config, started.here)
+    if not config.faults:
+        tell_agents(started, config)
 
 
 def edited(client: Client, file: Path, how: Launch) -> tuple[str, str]:
@@ -163,3 +168,17 @@ def build_in_background(config: Config, here: Surroundings) -> None:
         say(f"The sandbox image is built at first use instead: {exc}")
         return
     say(f"The sandbox image is being built in the background (see {log}).")
+
+
+def tell_agents(started: Program, config: Config) -> None:
+    """Ask the runtimes once, so that the client's first list of tools has their agents."""
+
+    async def work() -> list[str]:
+        async with asked(started, config, offline=False) as parts:
+            return [agent.name for agent in parts.registry.agents() if agent.enabled]
+
+    names = run(work)
+    if names:
+        say(f"Its agents: {', '.join(names)}.")
+    elif not config.runtimes:
+        say("There are no agents yet: `lap-mcp init` writes a configuration to fill in.")

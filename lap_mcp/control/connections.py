@@ -13,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.to_thread
 from lap_runtimes.base import Runtime
 
 from lap_mcp.config import Config, ConfigFaults, RuntimeTable, SecretResolver, as_problem
@@ -87,8 +88,19 @@ class Connections:
     def disabled(self) -> Mapping[str, str]:
         return {c.name: c.why for c in self._open.values() if c.state == "disabled"}
 
+    def faults(self) -> list[Problem]:
+        """What is wrong with the tables, for as far as they were validated."""
+        return [problem for c in self._open.values() for problem in c.problems]
+
     def problems(self) -> list[Problem]:
-        return [p for c in self._open.values() for p in (*c.problems, *c.trouble)]
+        trouble = (problem for c in self._open.values() for problem in c.trouble)
+        return [*self.faults(), *trouble, *self._resolver.warnings]
+
+    async def validate(self) -> None:
+        """Make every runtime that was not made yet.  Importing an adapter may take half a second:
+        not on the event loop."""
+        for connection in tuple(self._open.values()):
+            await anyio.to_thread.run_sync(self.make, connection)
 
     def runtime(self, name: str) -> Runtime:
         """The runtime, made now if it was not.

@@ -157,9 +157,7 @@ class Refresher:
         ]
         if not due:
             return
-        for connection in due:
-            # Importing an adapter may take half a second: not on the event loop.
-            await anyio.to_thread.run_sync(self._registry.connections.make, connection)
+        await self._registry.connections.validate()
         self._registry.refreshed()
         async with anyio.create_task_group() as tasks:
             for connection in due:

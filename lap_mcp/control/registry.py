@@ -88,6 +88,12 @@ class Registry:
         )
         return tuple(dict.fromkeys(map(self._scrubbed, found)))
 
+    def faults(self) -> Sequence[Problem]:
+        """What is wrong in the configuration, beyond what reading it shows: runtimes that cannot
+        be made, names that are refused.  Complete after `connections.validate()`."""
+        found = [*self._connections.faults(), *self._merged.problems]
+        return tuple(self._scrubbed(problem) for problem in found if problem.level == "error")
+
     def _scrubbed(self, problem: Problem) -> Problem:
         """What a runtime answered may be in it, and a runtime may answer what it was sent."""
         message = self._scrubber.text(problem.message)

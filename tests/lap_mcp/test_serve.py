@@ -143,3 +143,28 @@ def test_a_store_that_cannot_be_used_ends_with_words(user: User) -> None:
     done = user.run("serve", "--port", "0")
     assert done.returncode == 2
     assert "LAP_HOME" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[runtimes.r]\nkind = "nothing"', ":2 runtimes.r.kind: There is no runtime kind"),
+        (
+            '[runtimes.r]\nkind = "a2a"\nurl = "http://127.0.0.1:9"\n'
+            'auth = { bearer = "env:NOT_SET" }',
+            ":4 runtimes.r.auth.bearer: This key needs the environment variable NOT_SET",
+        ),
+        (
+            '[runtimes.r]\nkind = "a2a"\nurl = "http://127.0.0.1:9"\n[agents.lap_status]\n'
+            'runtime = "r"',
+            ":4 agents.lap_status: This name is reserved",
+        ),
+    ],
+)
+def test_what_the_stdio_server_bears_ends_serve_with_2(user: User, text: str, words: str) -> None:
+    user.configure(text)
+    done = user.run("serve", "--port", "0")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{user.file}{words}")
+    assert len(done.stderr.splitlines()) == 1
+    assert user.run("agents", "list").returncode == 2
