@@ -104,10 +104,7 @@ class DockerEngine:
             if left <= 0:
                 break
             try:
-                with anyio.fail_after(left):
-                    client, facts = await anyio.to_thread.run_sync(
-                        partial(_connect, candidate, left), abandon_on_cancel=True
-                    )
+                client, facts = await _Connecting(candidate, left).wait()
             except (*_LOST, docker.errors.DockerException, TimeoutError, OSError, ValueError) as e:
                 tried.append(f"{candidate.address} (from {candidate.how}): {_short(e)}")
             else:
@@ -195,6 +192,29 @@ class DockerEngine:
 
     async def aclose(self) -> None:
         self._forget()
+
+
+class _Connecting:
+    """One attempt to connect, whose client is closed if it comes when nobody waits any more."""
+
+    def __init__(self, candidate: hosts.Candidate, seconds: float) -> None:
+        self._candidate = candidate
+        self._seconds = seconds
+        self._given_up = False
+
+    async def wait(self) -> tuple[Any, Facts]:
+        try:
+            with anyio.fail_after(self._seconds):
+                return await anyio.to_thread.run_sync(self._run, abandon_on_cancel=True)
+        except BaseException:
+            self._given_up = True
+            raise
+
+    def _run(self) -> tuple[Any, Facts]:
+        client, facts = _connect(self._candidate, self._seconds)
+        if self._given_up:
+            client.close()
+        return client, facts
 
 
 def _short(error: BaseException) -> str:

@@ -274,7 +274,7 @@ async def test_it_runs_without_any_right(sandbox: Sandbox) -> None:
     assert set(eval(devices or "")) <= allowed
     groups = "os.getuid() > 9999 and set(os.getgroups()) <= {os.getgid()}"
     assert await value(sandbox, groups) == "True"
-    device = "import stat; os.mknod('d', 0o600 | stat.S_IFBLK, os.makedev(8, 0))"
+    device = "import stat; os.mknod('device', 0o600 | stat.S_IFBLK, os.makedev(8, 0))"
     refused = await run(sandbox, device)
     assert refused.error is not None
     assert refused.error.name == "PermissionError"
@@ -333,15 +333,15 @@ async def test_a_listing_of_very_many_files_ends(sandbox: Sandbox) -> None:
     """11, 49: more than the quota allows, with names that would move a cursor."""
     await run(
         sandbox,
-        "import os\nos.mkdir('d')\nopen('d/a\\x1b[2Jb\\nc', 'w').close()\n"
-        "try:\n    for n in range(10**6): open(f'd/{n}', 'w').close()\nexcept OSError: pass",
+        "import os\nos.mkdir('many')\nopen('many/a\\x1b[2Jb\\nc', 'w').close()\n"
+        "try:\n    for n in range(10**6): open(f'many/{n}', 'w').close()\nexcept OSError: pass",
     )
     found = await sandbox.list(limit=5000)
     assert 1000 < len(found) < 2000
-    assert "d/a\\x1b[2Jb\\nc" in {file.path for file in found}
+    assert "many/a\\x1b[2Jb\\nc" in {file.path for file in found}
     with pytest.raises(LimitReached):
         await sandbox.put("one-more", b"x")
-    await run(sandbox, "import shutil; shutil.rmtree('d')")
+    await run(sandbox, "import shutil; shutil.rmtree('many')")
     await works(sandbox)
 
 
