@@ -18,15 +18,15 @@ from mcp.server.caching import CacheHint
 from mcp.shared.exceptions import MCPError
 
 from lap_mcp.control.services import Services
-from lap_mcp.errors import LapError, Unavailable
+from lap_mcp.errors import LapError
 
 from . import sdk
 from .agent_tools import AgentTools
-from .arguments import load
 from .catalogue import Catalogue
 from .code_tools import CodeTools
 from .listings import Listings
 from .notify import Notifier
+from .opening import LazyServices
 from .options import FaceOptions
 from .progress import Progress
 from .prompts import AgentPrompts
@@ -61,12 +61,6 @@ _STOP_GRACE: Final = 3.0
 _RELEASE_DEADLINE: Final = 5.0
 
 
-class _Opening:
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.error: LapError | None = None
-
-
 class Face:
     """Serve with `run_stdio(face)` or `build_app(face, …)`, inside `face.running()`."""
 
@@ -82,9 +76,7 @@ class Face:
     ) -> None:
         """`toolsets`, `resources` and `prompts` come after our own; `extend` may add handlers."""
         self.options = options
-        self._opener = services
-        self._services: Services | None = None
-        self._opening: _Opening | None = None
+        self._lazy = LazyServices(services, self._opened, deadline=options.services_deadline)
         self._group: anyio.abc.TaskGroup | None = None
         self._background = 0
         self._idle = anyio.Event()
@@ -142,6 +134,7 @@ class Face:
         """What outlives single requests runs in here: tasks, notifications, opening, letting go."""
         async with anyio.create_task_group() as group:
             self._group = group
+            self._lazy.use(group)
             self.tasks.open(group)
             self.notifier.open(group)
             try:
@@ -164,47 +157,12 @@ class Face:
         return self._stopping
 
     async def services(self) -> Services:
-        """The services, opened at the first need; callers that come meanwhile wait for the same
-        opening.  A failure is told to all of them; the next caller tries again.
+        """The services, opened at the first need.  Raises: LapError"""
+        return await self._lazy.get()
 
-        Raises: LapError
-        """
-        if self._services is not None:
-            return self._services
-        if self._group is None:
-            raise RuntimeError("the face is not running")
-        opening = self._opening
-        if opening is None:
-            opening = self._opening = _Opening()
-            self._group.start_soon(self._open, self._group, opening)
-        with anyio.move_on_after(self.options.services_deadline):
-            await opening.done.wait()
-        if opening.error is not None:
-            raise opening.error
-        if self._services is None:
-            raise Unavailable(
-                f"The store did not open in {self.options.services_deadline:g} s.",
-                remedy="Try again; `lap-mcp doctor` says what holds it up.",
-            )
-        return self._services
-
-    async def _open(self, group: anyio.abc.TaskGroup, opening: _Opening) -> None:
-        """Boundary: whatever opening raises is told to those who wait, in words."""
-        try:
-            group.start_soon(load)  # the first call needs it; opening takes a while anyway
-            services = await self._opener()
-            await group.start(self.notifier.pump, services.changes)
-            self._services = services
-        except LapError as error:
-            opening.error = error
-        except Exception:
-            logger.exception("the services could not be opened")
-            opening.error = Unavailable(
-                "The server could not open its store.", remedy="Its log on stderr says why."
-            )
-        finally:
-            self._opening = None
-            opening.done.set()
+    async def _opened(self, group: anyio.abc.TaskGroup, services: Services) -> None:
+        """Follow changes before anything is listed, so that none is missed."""
+        await group.start(self.notifier.pump, services.changes)
 
     def background(self, work: Callable[[], Awaitable[object]]) -> None:
         """Run something that must not end with the request that wants it; has a deadline."""
@@ -241,7 +199,7 @@ class Face:
 
     async def _release(self, scope: str) -> None:
         """Close the default sandbox of a connection that ended."""
-        services = self._services
+        services = self._lazy.now
         if services is None:
             return
         with anyio.move_on_after(_RELEASE_DEADLINE, shield=True):
