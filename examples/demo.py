@@ -260,10 +260,32 @@ def engine_address() -> dict[str, str]:
 
 
 def sandbox_ready(console: Console, environment: dict[str, str]) -> bool:
-    """Build the sandbox image where that is still to do; its progress is shown."""
-    console.print("[dim]Looking for a Docker Engine, and the sandbox image in it[/]")
-    build = [str(LAP_MCP), "sandbox", "build"]
-    return subprocess.run(build, env={**os.environ, **environment}, check=False).returncode == 0
+    """Build the sandbox image where that is still to do; its progress is one moving line."""
+    command = [str(LAP_MCP), "sandbox", "build"]
+    words = ""
+    said: list[str] = []
+    with (
+        console.status("Looking for a Docker Engine, and the sandbox image in it") as status,
+        subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as build,
+    ):
+        assert build.stderr is not None
+        for line in build.stderr:
+            # A pipe gets one line a step instead.
+            if not console.is_terminal and line.split(",")[0] != words.split(",")[0]:
+                console.print(Text(line.rstrip(), style="dim"))
+            words = line.rstrip() or words
+            status.update(Text(words))
+            if not words.startswith("sandbox image:"):
+                said.append(words)
+    if build.returncode != 0 and console.is_terminal:
+        console.print(Text("\n".join(said[-20:]), style="yellow"))
+    return build.returncode == 0
 
 
 async def tour(
