@@ -5,9 +5,8 @@ start and wait for: that path imports nothing of the command line's libraries.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+
+from lap_mcp.commands.options import StdioOptions, stdio_options
 
 STDIO_HELP = """\
 LAP MCP is an MCP server: it offers your registered agents, and Python in a sandbox, to a client
@@ -21,17 +20,6 @@ stdin and stdout.  This is a terminal, so there is no client here.
   lap-mcp --help                 all commands
 """
 
-_VALUES = {"--config": "config", "--toolsets": "toolsets"}
-_FLAGS = {"--read-only": "read_only"}
-
-
-@dataclass(slots=True)
-class StdioOptions:
-    """Options of the server itself; the same ones stand before a command."""
-
-    config: str | None = None
-    overrides: dict[tuple[str, ...], tuple[str, Any]] = field(default_factory=dict)
-
 
 def main() -> None:
     arguments = sys.argv[1:]
@@ -44,28 +32,6 @@ def main() -> None:
         sys.stdout.write(STDIO_HELP)
     else:
         serve(options)
-
-
-def stdio_options(arguments: Sequence[str]) -> StdioOptions | None:
-    """The options of the stdio server; `None` if the arguments are those of a command."""
-    options = StdioOptions()
-    left = list(arguments)
-    while left:
-        name, equals, value = left.pop(0).partition("=")
-        if name in _FLAGS and not equals:
-            options.overrides[("mcp", _FLAGS[name])] = (name, True)
-        elif name in _VALUES and (equals or left):
-            take(options, name, value if equals else left.pop(0))
-        else:
-            return None
-    return options
-
-
-def take(options: StdioOptions, name: str, value: str) -> None:
-    if name == "--config":
-        options.config = value
-    else:
-        options.overrides[("mcp", _VALUES[name])] = (name, value)
 
 
 def serve(options: StdioOptions) -> None:

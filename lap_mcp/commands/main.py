@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from lap_mcp.app import VERSION, Program
-from lap_mcp.cli import StdioOptions, take
 from lap_mcp.config import surroundings
 
 from . import agents, doctor, init, install, keys, questions, sandbox, serve, sessions
 from .console import EXIT_CODES
+from .options import StdioOptions, take
 
 app = typer.Typer(
     name="lap-mcp",

@@ -180,4 +180,5 @@ def test_files_of_the_caller_are_refused_over_the_wire(user: User) -> None:
         answer = server.call("lab", prompt="echo x", files=[path])
         assert "refused" in answer or "never fetched" in answer, answer
         assert "canary" not in answer
+    assert "refused" not in server.call("lab", prompt="echo x", files=["data.txt"])
     assert server.end() == 0
