@@ -38,6 +38,8 @@ FUNCTION_LINES = 50
 
 UNWRAPPED = "carried out of a task group, which would wrap it, and raised there"
 BOUNDARIES: dict[str, str] = {
+    "lap_mcp/control/connections.py::make": "an adapter that breaks is disabled and logged",
+    "lap_mcp/control/refresh.py::_discover": "an adapter that breaks is logged and asked later",
     "lap_mcp/control/connections.py::_close": "logged; the other runtimes are still to be closed",
     "lap_mcp/control/opening.py::guarded": "logged; one broken task must not end the others",
     "lap_mcp/control/opening.py::open_sessions": UNWRAPPED,
@@ -45,7 +47,7 @@ BOUNDARIES: dict[str, str] = {
     "lap_mcp/control/sandboxes.py::running": UNWRAPPED,
     "lap_mcp/hosting.py::_hold": "logged; whoever waits for the services is told in words",
     "lap_mcp/mcp_server/face.py::_call_tool": "logged; the model is told that the server broke",
-    "lap_mcp/mcp_server/face.py::_open": "logged; each call is told in words, and tries again",
+    "lap_mcp/mcp_server/opening.py::_open": "logged; each call is told in words, and tries again",
     "lap_mcp/mcp_server/tasks.py::_work": "logged; the task fails",
     "sandbox/lap_sandbox/runner/display.py::_ask": "the user's code: another form is asked",
     "sandbox/lap_sandbox/runner/display.py::bounded_repr": "the user's code: shown instead",

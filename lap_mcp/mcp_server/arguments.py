@@ -12,18 +12,13 @@ import anyio.to_thread
 
 from .text import one_line
 
-_loaded = False
-
 
 async def load() -> None:
-    """Import the validator, which reads files and takes a while, beside the loop; once.
+    """Import the validator, which reads files and takes a while, beside the loop.
 
-    A module that another thread is still importing is in `sys.modules` already, so that says
-    nothing; those who come meanwhile wait in their own threads."""
-    global _loaded
-    if not _loaded:
-        await anyio.to_thread.run_sync(importlib.import_module, "jsonschema")
-        _loaded = True
+    Whether it is there already cannot be told from `sys.modules`: a module that another thread is
+    still importing is in it too.  Those who come meanwhile wait in threads of their own."""
+    await anyio.to_thread.run_sync(importlib.import_module, "jsonschema")
 
 
 class Checker:

@@ -45,6 +45,7 @@ class Catalogue:
         self._options = options
         self._services = services
         self._entries: dict[str, Entry] | None = None
+        self._loaded = False
 
     def forget(self) -> None:
         self._entries = None
@@ -71,7 +72,9 @@ class Catalogue:
         return entries
 
     async def find(self, caller: Caller, name: str) -> Entry | None:
-        await load()
+        if not self._loaded:
+            await load()
+            self._loaded = True
         return (await self.entries(caller)).get(name)
 
     def known_schema(self, name: str) -> dict[str, Any] | None:

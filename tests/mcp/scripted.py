@@ -16,18 +16,14 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectSendStream
-from lap_sandbox.base import Execution, FileInfo, Output, Preparation
 
 from lap_mcp.clock import new_id
 from lap_mcp.control.changes import Change, Changes
 from lap_mcp.control.services import (
     Accepted,
-    FileInput,
     Followed,
     NewAnswer,
     NewPrompt,
-    SandboxRun,
-    SandboxView,
     Services,
 )
 from lap_mcp.errors import Conflict, Invalid, NotFound, Unavailable
@@ -44,9 +40,9 @@ from lap_mcp.model import (
     StoredEvent,
     Turn,
 )
+from tests.mcp.scripted_sandboxes import ScriptedSandboxes
 
 Script = Callable[["Stage"], Awaitable[None]]
-PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 64
 
 
 @dataclass
@@ -433,147 +429,12 @@ class ScriptedRegistry:
         return []
 
 
-Cell = Callable[["ScriptedBox", str, Callable[[str], None]], Awaitable[Execution]]
-
-
-@dataclass
-class ScriptedBox:
-    id: str
-    principal: str
-    files: dict[str, bytes] = field(default_factory=dict)
-    executions: int = 0
-    interrupted: int = 0
-    variables: dict[str, str] = field(default_factory=dict)
-
-
-async def default_cell(box: ScriptedBox, code: str, out: Callable[[str], None]) -> Execution:
-    """A tiny language: `say X`, `set K V`, `get K`, `raise X`, `plot`, `write N X`, `forever`."""
-    done = Execution(id=f"exe{box.executions}", status="ok", duration=0.01)
-    verb, _, rest = code.partition(" ")
-    match verb:
-        case "say":
-            out(rest)
-            return replace(done, stdout=rest)
-        case "set":
-            key, _, box.variables[key] = rest.partition(" ")
-            return done
-        case "get":
-            return replace(done, value=box.variables.get(rest))
-        case "raise":
-            error = __import__("lap_sandbox.base").base.ExecutionError(
-                name="ValueError", value=rest, traceback=f"Traceback\nValueError: {rest}"
-            )
-            return replace(done, status="error", error=error)
-        case "plot":
-            return replace(done, outputs=[Output(mime="image/png", data=PNG)])
-        case "write":
-            name, _, text = rest.partition(" ")
-            box.files[name] = text.encode()
-            info = FileInfo(path=name, size=len(text), modified=time.time())
-            return replace(done, files=[info])
-        case "forever":
-            out("started\n")
-            await anyio.sleep_forever()
-    return done
-
-
-class ScriptedSandboxes:
-    def __init__(self, cell: Cell = default_cell) -> None:
-        self.cell = cell
-        self.boxes: dict[str, ScriptedBox] = {}
-        self.scopes: dict[str, str] = {}
-        self.released: list[str] = []
-        self.given: list[FileInput] = []
-        self.down: Unavailable | None = None
-
-    def preparation(self) -> Preparation:
-        return Preparation(ready=True, words="ready")
-
-    async def run(
-        self,
-        principal: Principal,
-        code: str,
-        *,
-        sandbox_id: str | None = None,
-        scope: str | None = None,
-        files: Sequence[FileInput] = (),
-        timeout: float = 45.0,
-        on_output: Callable[[Literal["stdout", "stderr"], str], None] | None = None,
-    ) -> SandboxRun:
-        if self.down is not None:
-            raise self.down
-        box, fresh = self._box(principal, sandbox_id, scope)
-        self.given += files
-        for given in files:
-            box.files[given.name or given.path or given.uri.rpartition("/")[2]] = given.data or b""
-        box.executions += 1
-
-        def out(text: str) -> None:
-            if on_output is not None:
-                on_output("stdout", text)
-
-        try:
-            execution = await self.cell(box, code, out)
-        except anyio.get_cancelled_exc_class():
-            box.interrupted += 1
-            raise
-        uris = {f.path: f"lap://sandboxes/{box.id}/files/{f.path}" for f in execution.files}
-        return SandboxRun(sandbox_id=box.id, execution=execution, fresh=fresh, uris=uris)
-
-    def _box(
-        self, principal: Principal, sandbox_id: str | None, scope: str | None
-    ) -> tuple[ScriptedBox, bool]:
-        if sandbox_id is None and scope is not None:
-            sandbox_id = self.scopes.get(scope)
-        if sandbox_id is not None:
-            return self._owned(principal, sandbox_id), False
-        box = ScriptedBox(new_id("sbx"), principal.id)
-        self.boxes[box.id] = box
-        if scope is not None:
-            self.scopes[scope] = box.id
-        return box, True
-
-    def _owned(self, principal: Principal, sandbox_id: str) -> ScriptedBox:
-        box = self.boxes.get(sandbox_id)
-        if box is None or box.principal != principal.id:
-            raise NotFound(f"There is no sandbox `{sandbox_id}`.")
-        return box
-
-    async def list(self, principal: Principal) -> Sequence[SandboxView]:
-        return [
-            SandboxView(
-                id=box.id,
-                principal=box.principal,
-                created_at=0,
-                used_at=0,
-                executions=box.executions,
-                busy=False,
-            )
-            for box in self.boxes.values()
-            if box.principal == principal.id
-        ]
-
-    async def files(self, principal: Principal, sandbox_id: str) -> Sequence[FileInfo]:
-        box = self._owned(principal, sandbox_id)
-        return [FileInfo(path=p, size=len(d), modified=0) for p, d in sorted(box.files.items())]
-
-    async def file(self, principal: Principal, sandbox_id: str, path: str) -> bytes:
-        box = self._owned(principal, sandbox_id)
-        if path not in box.files:
-            raise NotFound(f"There is no file `{path}`.")
-        return box.files[path]
-
-    async def release(self, scope: str) -> None:
-        self.released.append(scope)
-        box = self.scopes.pop(scope, None)
-        if box is not None:
-            del self.boxes[box]
-
-
 class World:
     """Everything scripted, together; `services()` counts how often it was opened."""
 
     def __init__(self) -> None:
+        from tests.mcp.cast import cast
+
         self.changes = Changes()
         self.registry = ScriptedRegistry(self.changes)
         self.sessions = ScriptedSessions(self.registry, self.changes)
@@ -607,56 +468,3 @@ class World:
                 "problems": [{"where": "x", "message": "broken", "remedy": "mend it"}],
             },
         )
-
-
-def cast(registry: ScriptedRegistry) -> None:
-    """The agents of the test server."""
-
-    async def echo(stage: Stage) -> None:
-        await stage.delta(f"You said: {stage.prompt.text}")
-        await stage.message(f"You said: {stage.prompt.text}")
-
-    async def slow(stage: Stage) -> None:
-        await stage.delta("Thinking. ")
-        await anyio.sleep(float(stage.prompt.text or 60))
-        await stage.message("Slowly done.")
-
-    async def careful(stage: Stage) -> None:
-        answer = await stage.ask("May I delete it?", tool="rm", tool_input={"path": "x"})
-        await stage.message(f"Decision: {answer.decision or answer.option}")
-
-    async def curious(stage: Stage) -> None:
-        answer = await stage.ask("Which colour?", kind="input")
-        await stage.message(f"Colour: {answer.text}")
-
-    async def maker(stage: Stage) -> None:
-        await stage.file("plot.png", "image/png", PNG)
-        await stage.file("broken.png", "image/png", b"not an image at all, " * 4)
-        await stage.message("Made two files.")
-
-    async def failing(stage: Stage) -> None:
-        await stage.message("I tried.")
-        raise Failed("the backend is on fire")
-
-    async def long(stage: Stage) -> None:
-        await stage.message("\n".join(f"line {i} of a long answer, é" for i in range(2000)))
-
-    async def recruiter(stage: Stage) -> None:
-        registry.add(stage.prompt.text, echo)
-        await stage.message("done")
-
-    async def typed(stage: Stage) -> None:
-        await stage.message("ok", data={"sum": (stage.prompt.input or {}).get("a", 0)})
-
-    registry.add("echo", echo, description="Repeats what you say.")
-    registry.add("slow", slow)
-    registry.add("slow_bound", slow, cancel_on_disconnect=True)
-    registry.add("careful", careful)
-    registry.add("trusting", careful, model_may_answer=True)
-    registry.add("curious", curious)
-    registry.add("maker", maker)
-    registry.add("failing", failing)
-    registry.add("recruiter", recruiter, description="Registers an agent of the name you say.")
-    registry.add("long", long)
-    number = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-    registry.add("typed", typed, input_schema=number, output_schema={"type": "object"})

@@ -12,7 +12,8 @@ from lap_sandbox.base import Execution, Output
 from mcp.shared.exceptions import MCPError
 
 from lap_mcp.mcp_server.options import longest_wait
-from tests.mcp.scripted import PNG, Failed, ScriptedBox, Stage, World
+from tests.mcp.scripted import Failed, Stage, World
+from tests.mcp.scripted_sandboxes import PNG, ScriptedBox
 from tests.mcp.serving import MODES, Mode, last_line, served, session_of, text, until
 
 pytestmark = pytest.mark.anyio
