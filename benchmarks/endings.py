@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from mcp import Client
 
@@ -108,25 +109,25 @@ async def _held(place: Place, client: Client) -> Held:
     return Held(counts=found, rss=memory(found["pid"])["Rss"])
 
 
-async def _cut_off(client: Client, tool: str, arguments: dict[str, Any]) -> None:
-    """Call, and go away while it runs: with progress at its first word, else after a while."""
-    begun = anyio.Event()
+async def _cut_off(
+    client: Client, tool: str, arguments: dict[str, Any], half_way: Callable[[], Awaitable[object]]
+) -> None:
+    """Call, and go away when `half_way` returns.  Every other call asks for progress."""
 
     async def report(progress: float, total: float | None, message: str | None) -> None:
-        begun.set()
+        return None
 
     callback = report if random.random() < 0.5 else None
-    with anyio.CancelScope() as scope:
-        async with anyio.create_task_group() as tasks:
+    async with anyio.create_task_group() as tasks:
 
-            async def run() -> None:
-                result = await client.call_tool(tool, arguments, progress_callback=callback)
-                raise RuntimeError(f"{tool} ended before it was cut off: {result.content}")
+        async def run() -> None:
+            result = await client.call_tool(tool, arguments, progress_callback=callback)
+            raise RuntimeError(f"{tool} ended before it was cut off: {result.content}")
 
-            tasks.start_soon(run)
-            with anyio.move_on_after(1.0 if callback else random.uniform(0.05, 0.3)):
-                await begun.wait()
-            scope.cancel()
+        tasks.start_soon(run)
+        await half_way()
+        await anyio.sleep(random.uniform(0.01, 0.2))
+        tasks.cancel_scope.cancel()
 
 
 async def cancelled(client: Client, count: int) -> None:
@@ -153,17 +154,26 @@ async def fleeting(client: Client, count: int) -> None:
 async def interrupted(client: Client, count: int) -> None:
     """One after the other in one sandbox, whose variables must stay."""
     await call(client, "code_interpreter", {"code": "kept = 41"})
+    endless = {"code": "while True: pass"}
     for _ in range(count):
-        await _cut_off(client, "code_interpreter", {"code": "while True: pass"})
+        await _cut_off(client, "code_interpreter", endless, anyio.lowlevel.checkpoint)
     answer = await call(client, "code_interpreter", {"code": "kept + 1"})
     if "42" not in answer:
         raise RuntimeError(f"the variables of the sandbox are gone: {answer}")
 
 
 async def _cut_off_many(client: Client, tool: str, arguments: dict[str, Any], count: int) -> None:
+    """All at once, when all of their turns run."""
+    begun = anyio.Event()
     async with anyio.create_task_group() as tasks:
         for _ in range(count):
-            tasks.start_soon(_cut_off, client, tool, arguments)
+            tasks.start_soon(_cut_off, client, tool, arguments, begun.wait)
+
+        async def all_run() -> bool:
+            return len(await _running(client)) == count
+
+        await until(all_run, DEADLINE)
+        begun.set()
 
 
 async def _running(client: Client) -> list[str]:
