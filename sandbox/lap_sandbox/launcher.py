@@ -189,9 +189,7 @@ class ContainerLauncher:
 
     def _refill(self) -> None:
         if not self._refilling and not self._closed:
-            self._refilling = True
-            if self._tasks.start(self._fill(), "refill the warm pool") is None:
-                self._refilling = False
+            self._refilling = self._tasks.start(self._fill(), "refill the warm pool")
 
     async def _fill(self) -> None:
         """Start containers until the pool is full.  An engine that is down ends it; the next

@@ -19,6 +19,11 @@ def containers_of(instance: str) -> list[str]:
     return listed.split()
 
 
+def running_of(instance: str) -> list[str]:
+    """Ids of its running containers."""
+    return docker("ps", "-q", "--no-trunc", "--filter", f"label=lap.instance={instance}").split()
+
+
 def inspect(id: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(docker("inspect", id))[0]
     return found
