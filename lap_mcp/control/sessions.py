@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import anyio
 from sqlalchemy import Connection
 
 from lap_mcp.clock import new_id
 from lap_mcp.errors import Invalid, LimitReached, Unavailable
 from lap_mcp.model import (
+    Agent,
     Delta,
     Origin,
     Principal,
@@ -54,36 +56,49 @@ class Sessions:
         *,
         session_id: str | None = None,
     ) -> Accepted:
-        engine = self._engine
-        found = engine.runtimes.agent(agent)
+        found = self._engine.runtimes.agent(agent)
         if not found.enabled:
             raise Unavailable(f"{agent} cannot be used now: {found.problem}")
-        _chain(origin, agent, engine.limits.depth)
-        if len(prompt.text) > engine.limits.prompt:
+        _chain(origin, agent, self._engine.limits.depth)
+        self._fits(found, prompt, session_id)
+        prompted = await self._prepared(origin, found, prompt, session_id)
+        # Whoever asked may go away now: what is accepted is also driven.
+        with anyio.CancelScope(shield=True):
+            decision = await self._engine.database.write(
+                lambda connection: accept(connection, prompted, self._engine.limits)
+            )
+            return await self._act(decision, prompt)
+
+    def _fits(self, agent: Agent, prompt: NewPrompt, session_id: str | None) -> None:
+        """Raises: LimitReached, Invalid, where the agent cannot take such a prompt."""
+        if len(prompt.text) > self._engine.limits.prompt:
             raise LimitReached(
-                f"The prompt has {len(prompt.text)} characters; {engine.limits.prompt} is the "
-                "limit.",
+                f"The prompt has {len(prompt.text)} characters; {self._engine.limits.prompt} is "
+                "the limit.",
                 remedy="Give the long part as a file.",
             )
-        runtime = engine.runtimes.runtime_for(found)
-        if session_id is not None and runtime.capabilities.conversation == "none":
+        capabilities = self._engine.runtimes.runtime_for(agent).capabilities
+        if session_id is not None and capabilities.conversation == "none":
             raise Invalid(
-                f"{agent} keeps no conversation: each call stands alone.",
+                f"{agent.name} keeps no conversation: each call stands alone.",
                 remedy="Leave the session out.",
             )
-        if prompt.files and not runtime.capabilities.files_in:
-            raise Invalid(f"{agent} takes no files: its runtime ({found.runtime}) has no way.")
+        if prompt.files and not capabilities.files_in:
+            raise Invalid(f"{agent.name} takes no files: its runtime ({agent.runtime}) has no way.")
+
+    async def _prepared(
+        self, origin: Origin, agent: Agent, prompt: NewPrompt, session_id: str | None
+    ) -> Prompted:
         given = await self._given.read(origin.principal, prompt.files)
-        turn_id = new_id("trn")
-        now = engine.clock.now()
+        turn_id, now = new_id("trn"), self._engine.clock.now()
         kept = [await self._keep(file, turn_id, now) for file in given]
         entries = [
             {"name": f.name, "media_type": f.media_type, "size": f.size, "sha256": f.sha256}
             for f in kept
         ]
-        prompted = Prompted(
+        return Prompted(
             origin=origin,
-            agent=found,
+            agent=agent,
             session_id=session_id,
             text=prompt.text,
             new=NewTurn(
@@ -96,14 +111,10 @@ class Sessions:
             ),
             files=kept,
             steer=prompt.steer,
-            owner=engine.owner,
+            owner=self._engine.owner,
             dead=await self._runners.dead() if session_id else (),
             now=now,
         )
-        decision = await engine.database.write(
-            lambda connection: accept(connection, prompted, engine.limits)
-        )
-        return await self._act(decision, prompt)
 
     async def _keep(self, file: GivenFile, turn_id: str, now: float) -> SessionFile:
         return SessionFile(
