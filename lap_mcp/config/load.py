@@ -139,6 +139,8 @@ def _read(file: Path | None, overrides: Overrides) -> _Source:
             faults.append(fault)
         except tomllib.TOMLDecodeError as exc:
             faults.append(_syntax_fault(file, text, exc))
+        except RecursionError:
+            faults.append(ConfigError("This file nests too deep.", file=str(file)))
     broken = bool(faults)
     for key, (_, value) in overrides.items():
         _put(data, key, value)

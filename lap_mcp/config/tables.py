@@ -25,6 +25,14 @@ def _split(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def _of_an_object(schema: Any) -> Any:
+    if isinstance(schema, Mapping) and schema.get("type", "object") != "object":
+        raise ValueError('has to describe an object: `type = "object"`')
+    return schema
+
+
+ObjectSchema = Annotated[Mapping[str, Any], BeforeValidator(_of_an_object)]
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """A list of texts; one text with commas in it is a list too, for variables and options."""
 
@@ -74,9 +82,9 @@ class AgentTable(Table):
     """A model may decide this agent's approvals with `answer_question`."""
     cancel_on_disconnect: bool = False
     """A call that its client cancels ends the turn; otherwise it only detaches."""
-    input_schema: Mapping[str, Any] | None = None
+    input_schema: ObjectSchema | None = None
     """JSON Schema of a structured input."""
-    output_schema: Mapping[str, Any] | None = None
+    output_schema: ObjectSchema | None = None
 
 
 class SandboxTable(Table):

@@ -17,7 +17,7 @@ import anyio.to_thread
 from lap_runtimes.base import Runtime
 
 from lap_mcp.config import Config, ConfigFaults, RuntimeTable, SecretResolver, as_problem
-from lap_mcp.errors import ConfigError, Unavailable
+from lap_mcp.errors import Unavailable
 from lap_mcp.model import Problem
 
 logger = logging.getLogger(__name__)
@@ -119,22 +119,33 @@ class Connections:
         return connection.runtime
 
     def make(self, connection: Connection) -> None:
-        """Validate the table and construct the runtime, which does no I/O.  Never raises."""
+        """Validate the table and construct the runtime, which does no I/O.  Never raises.
+
+        Boundary: an adapter may be anybody's; one that breaks is disabled and logged.
+        """
         if connection.runtime is not None or connection.state == "disabled":
             return
         assert self._config is not None
         try:
-            adapter = self._load_kind(connection.table.kind)
-            settings = self._config.adapter_settings(
-                connection.name, adapter.Config, self._resolver
-            )
-            connection.runtime = adapter(settings)
+            connection.runtime = self._made(connection, self._config)
         except ConfigFaults as exc:
             self._disable(connection, [as_problem(fault) for fault in exc.faults])
-        except (LookupError, ImportError, ConfigError, ValueError) as exc:
+        except Exception as exc:
+            logger.exception("a runtime could not be made", extra={"runtime": connection.name})
+            words = f"Its adapter broke: {type(exc).__name__}."
+            fault = self._config.fault(("runtimes", connection.name), words, "The log says where.")
+            self._disable(connection, [as_problem(fault)])
+
+    def _made(self, connection: Connection, config: Config) -> Runtime:
+        """Raises: ConfigFaults."""
+        try:
+            adapter = self._load_kind(connection.table.kind)
+        except (LookupError, ImportError) as exc:
             key = ("runtimes", connection.name, "kind")
-            words = str(exc.args[0]) if exc.args else type(exc).__name__
-            self._disable(connection, [as_problem(self._config.fault(key, words))])
+            raise ConfigFaults((config.fault(key, str(exc.args[0])),)) from exc
+        settings = config.adapter_settings(connection.name, adapter.Config, self._resolver)
+        made: Runtime = adapter(settings)
+        return made
 
     def _disable(self, connection: Connection, problems: Sequence[Problem]) -> None:
         connection.state = "disabled"

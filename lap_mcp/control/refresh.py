@@ -180,7 +180,10 @@ class Refresher:
         self._registry.refreshed()
 
     async def _discover(self, connection: Connection) -> Problem | None:
-        """Ask one runtime.  What went wrong, if anything did."""
+        """Ask one runtime.  What went wrong, if anything did.
+
+        Boundary: an adapter may be anybody's; one that breaks is logged and asked again later.
+        """
         where = f"runtime {connection.name}"
         assert connection.runtime is not None
         try:
@@ -214,6 +217,10 @@ class Refresher:
             )
         except (StoreError, Conflict) as exc:
             return Problem(where=where, message=exc.message, remedy=exc.remedy, level="warning")
+        except Exception as exc:
+            logger.exception("a runtime could not list its agents", extra={"runtime": where})
+            words = f"Its adapter broke: {type(exc).__name__}."
+            return Problem(where=where, message=words, remedy="The log says where.")
         return None
 
 

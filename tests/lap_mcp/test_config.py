@@ -116,6 +116,12 @@ WRONG = [
         "Did you mean `two`?",
     ),
     ("[agents.X-y]\nruntime = 'r'", 1, "agents.X-y", "lower-case letters"),
+    (
+        "[runtimes.r]\nkind='a2a'\n[agents.x]\nruntime='r'\ninput_schema={type='string'}",
+        5,
+        "agents.x.input_schema",
+        "has to describe an object",
+    ),
     ("[store]\nurl = 'mysql://x'", 2, "store.url", "postgresql://"),
 ]
 
@@ -139,6 +145,11 @@ def test_a_file_that_is_not_toml_leaves_the_code_interpreter(user: Setting, text
     assert "not TOML" in told
     assert config.unreadable
     assert config.mcp.toolsets == ("code",)
+
+
+def test_a_file_that_nests_without_end_is_refused(user: Setting) -> None:
+    (told,) = faults(user.load("x = " + "[" * 200_000))
+    assert "nests too deep" in told
 
 
 def test_one_bad_table_costs_no_other(user: Setting) -> None:

@@ -340,3 +340,48 @@ async def test_a_listing_is_shown_without_its_secrets(town: Town) -> None:
         (shown,) = process.registry.runtimes()
     assert shown["url"] == "http://lab/path"
     assert "canary" not in repr(shown)
+
+
+async def test_an_adapter_that_breaks_costs_only_its_own_agents(town: Town) -> None:
+    town.host("http://lab", info("one"))
+    town.host("http://second", broken=True)
+    town.write(LAB + SECOND + '[runtimes.third]\nkind = "listing"\nurl = "http://not-hosted"\n')
+    async with town.process() as process:
+        await ask(process)
+        assert process.names == ["one"]
+        assert "runtime second: Its adapter broke: KeyError." in process.words
+        assert f"{town.file}:7 runtimes.third: Its adapter broke: KeyError." in process.words
+
+
+async def test_a_stored_agent_whose_name_the_file_takes_is_hidden_and_told(town: Town) -> None:
+    town.host("http://lab")
+    town.write(LAB)
+    async with town.process() as process:
+        await process.registry.add(row("helper", "stored"))
+    town.write(LAB + '[agents.helper]\nruntime = "lab"\nref = "other"\n')
+    async with town.process() as process:
+        assert process.registry.agent("helper").ref == "other"
+        assert "agent helper: The stored agent 'stored' of runtime lab is hidden" in process.words
+
+
+async def test_a_stored_agent_without_its_runtime_is_disabled_with_the_reason(town: Town) -> None:
+    town.host("http://lab")
+    town.write(LAB)
+    async with town.process() as process:
+        await process.registry.add(row("helper"))
+    town.write("")
+    async with town.process() as process:
+        agent = process.registry.agent("helper")
+        assert not agent.enabled
+        assert agent.problem == "There is no [runtimes.lab] in the configuration."
+
+
+async def test_a_secret_file_that_others_can_read_is_told(town: Town) -> None:
+    town.host("http://lab")
+    secret = town.folder / "token"
+    secret.write_text("canary-token")
+    secret.chmod(0o644)
+    town.write(LAB + f'auth = {{ bearer = "file:{secret}" }}\n')
+    async with town.process() as process:
+        await ask(process)
+        assert f"{secret}: Others can read this secret." in process.words

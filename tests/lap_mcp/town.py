@@ -33,6 +33,8 @@ class Hosted:
 
     infos: Sequence[AgentInfo] = ()
     down: bool = False
+    broken: bool = False
+    """Its adapter has a bug."""
     capabilities: Capabilities = EVERYTHING
     asked: int = 0
     closed: int = 0
@@ -57,6 +59,8 @@ class ListingRuntime:
 
     async def agents(self) -> Sequence[AgentInfo]:
         self._hosted.asked += 1
+        if self._hosted.broken:
+            raise KeyError("a bug")
         if self._hosted.down:
             raise Unavailable("nobody answers")
         return self._hosted.infos
