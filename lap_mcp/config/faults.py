@@ -113,7 +113,9 @@ def _fault(
     if isinstance(cause, Faulty):
         return locator.fault(key, f"This key {cause}", cause.remedy)
     if isinstance(cause, ValueError):
-        return locator.fault(key, f"This value {cause}.")
+        words = str(cause).rstrip(".")
+        verb = words.startswith(("is ", "has ", "needs ", "holds "))
+        return locator.fault(key, f"This value {'' if verb else 'is refused: '}{words}.")
     return locator.fault(key, _in_words(details["msg"]))
 
 
