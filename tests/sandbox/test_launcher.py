@@ -330,3 +330,18 @@ async def test_an_image_of_another_version_is_noticed(
     with pytest.raises(LauncherUnavailable, match="not on this engine"):
         await other.prepare()
     await other.aclose()
+
+
+@pytest.mark.docker
+async def test_a_sandbox_that_stops_answering_ends_its_call_in_words(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    """Frozen by the engine, it is silent the way it is when the engine itself hangs."""
+    launcher = await make_launcher()
+    box = await launcher.open(SMALL)
+    docker("pause", containers_of(instance)[0])
+    with anyio.fail_after(30), pytest.raises(SandboxGone, match="stopped answering"):
+        await box.execute("1", timeout=600)
+    assert not box.alive
+    await box.close()
+    await eventually_async(lambda: containers_of(instance) == [])
