@@ -79,7 +79,8 @@ def list_(
     else:
         rows = [(a.name, a.runtime, a.ref, a.source, _state(a), a.description) for a in agents]
         columns = ("name", "runtime", "ref", "from", "state", "description")
-        put_table(columns, rows, "There are no agents.  Add a runtime to lap.toml: `lap-mcp init`.")
+        hint = "" if config.runtimes else "  Add a runtime to lap.toml: `lap-mcp init`."
+        put_table(columns, rows, f"There are no agents.{hint}")
     for problem in problems:
         say(f"{problem.level}: {problem.where}: {problem.message} {problem.remedy}".rstrip())
     raise typer.Exit(WRONG if wrong else OK)
