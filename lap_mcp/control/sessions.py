@@ -67,7 +67,8 @@ class Sessions:
             decision = await self._engine.database.write(
                 lambda connection: accept(connection, prompted, self._engine.limits)
             )
-            return await self._act(decision, prompt)
+            accepted = await self._act(decision, prompt)
+        return accepted
 
     def _fits(self, agent: Agent, prompt: NewPrompt, session_id: str | None) -> None:
         """Raises: LimitReached, Invalid, where the agent cannot take such a prompt."""
