@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .report import Report, as_markdown
@@ -39,12 +40,17 @@ def write(reports: Sequence[Report], on: Mapping[str, Any]) -> None:
     PAGE.write_text(f"{INTRODUCTION}\n{measured}\n\n{as_markdown(reports)}", encoding="utf-8")
 
 
-def plot(reports: Sequence[Report]) -> None:
+def plot(reports: Sequence[Report], target: Path = PLOT) -> None:
     """Median and 99th percentile of what is timed, one panel a benchmark."""
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams |= {"svg.hashsalt": "lap", "font.size": 8, "axes.titlesize": 9}
+    mpl.rcParams |= {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "lap",
+        "font.size": 8,
+        "axes.titlesize": 9,
+    }
     from matplotlib import pyplot as plt
 
     shown = [report for report in reports if any(row.p99 is not None for row in report.rows)]
@@ -65,5 +71,5 @@ def plot(reports: Sequence[Report]) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel("ms: bar p50, line to p99")
     figure.tight_layout()
-    figure.savefig(PLOT, metadata={"Date": None, "Creator": None})
+    figure.savefig(target, metadata={"Date": None, "Creator": None})
     plt.close(figure)
