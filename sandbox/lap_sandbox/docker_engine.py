@@ -154,6 +154,17 @@ class DockerEngine:
         finally:
             stop = True
 
+    async def discard_image(self, id: str) -> None:
+        client, _ = await self._found()
+
+        def discard() -> None:
+            # Used by a container, or gone: fine.  With another name it is somebody's.
+            with contextlib.suppress(docker.errors.APIError):
+                if not client.api.inspect_image(id)["RepoTags"]:
+                    client.api.remove_image(id)
+
+        await self._call(discard)
+
     async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached:
         client, _ = await self._found()
         return await self._call(partial(_start, client, limits, placement, uid))

@@ -81,6 +81,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def discard_image(self, id: str) -> None:
+        """Remove an image that another one replaced; one that is still used stays."""
+        ...
+
     async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached: ...
 
     async def oom_killed(self, id: str) -> bool:

@@ -98,10 +98,12 @@ class ContainerLauncher:
         if found is not None and not force and found[1].get(image_build.HASH_LABEL) == wanted:
             return found[0]
         await self._build_image(tag, flavor)
-        found = await self._engine.image_id(tag)
-        if found is None:
+        built = await self._engine.image_id(tag)
+        if built is None:
             raise LauncherUnavailable(f"The sandbox image `{tag}` was built but is not there.")
-        return found[0]
+        if found is not None and found[0] != built[0]:
+            await self._engine.discard_image(found[0])
+        return built[0]
 
     async def _build_image(self, tag: str, flavor: str) -> None:
         progress = image_build.Progress()

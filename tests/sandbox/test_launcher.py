@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 from lap_sandbox.base import LauncherConfig
-from lap_sandbox.docker_engine import DockerLauncher
+from lap_sandbox.docker_engine import DockerEngine, DockerLauncher
 from lap_sandbox.errors import LauncherUnavailable, SandboxGone
 
 from tests.capabilities import ROOT
@@ -345,3 +345,33 @@ async def test_a_sandbox_that_stops_answering_ends_its_call_in_words(
     assert not box.alive
     await box.close()
     await eventually_async(lambda: containers_of(instance) == [])
+
+
+@pytest.mark.docker
+async def test_an_image_is_discarded_only_where_nothing_names_it(
+    make_launcher: MakeLauncher, instance: str, tmp_path: Path
+) -> None:
+    await make_launcher()
+    engine = DockerEngine({}, tmp_path)
+    tag = f"lap-test:{instance}"
+    docker("build", "-q", "-t", tag, "--label", f"lap.test={instance}", str(empty_image(tmp_path)))
+    id = docker("images", "-q", "--no-trunc", tag).strip()
+    await engine.discard_image(id)
+    assert docker("images", "-q", "--no-trunc", tag).strip() == id
+    kept = docker("create", "--label", f"lap.instance={instance}", tag).strip()
+    docker("tag", "lap-sandbox:core", tag)
+    await engine.discard_image(id)
+    assert inspect(id)["Id"] == id
+    docker("rm", kept)
+    await engine.discard_image(id)
+    assert docker("images", "-qa", "--no-trunc", "--filter", f"label=lap.test={instance}") == ""
+    docker("rmi", tag)
+    await engine.aclose()
+
+
+def empty_image(folder: Path) -> Path:
+    """A context that builds an image of no size."""
+    context = folder / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text('FROM lap-sandbox:core\nCMD ["true"]\n')
+    return context
