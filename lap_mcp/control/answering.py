@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import jsonschema
+import anyio.to_thread
 from sqlalchemy import Connection
 
 from lap_mcp.errors import Conflict, Invalid
@@ -39,7 +39,7 @@ class Answering:
         """Raises: Conflict, Invalid, Unavailable."""
         if question.status != "open":
             raise Conflict(f"Question {question.id} is {question.status} already.")
-        check(question, answer)
+        await anyio.to_thread.run_sync(check, question, answer)
         session = await self._engine.database.read(
             lambda connection: turn_store.find_session(connection, None, question.session_id)
         )
@@ -121,6 +121,8 @@ def check(question: Question, answer: NewAnswer) -> None:
             f"{answer.option[:100]!r} is none of the choices: {', '.join(question.options)}."
         )
     if question.kind == "input" and question.schema is not None and answer.data is not None:
+        import jsonschema  # a twentieth of a second that a server's start can do without
+
         try:
             jsonschema.validate(answer.data, dict(question.schema))
         except jsonschema.ValidationError as error:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from lap_mcp.errors import StoreError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
 Query = Callable[[Connection], T]
@@ -183,6 +185,9 @@ class _Postgres:
     dialect = "postgresql"
 
     def __init__(self, url: str) -> None:
+        # It brings SQLAlchemy's ORM along, which SQLite does without.
+        from sqlalchemy.ext.asyncio import create_async_engine
+
         try:
             self._engine: AsyncEngine = create_async_engine(
                 url, pool_size=5, max_overflow=10, pool_timeout=BUSY_TIMEOUT, pool_pre_ping=True
