@@ -27,6 +27,7 @@ def _session_id(*, key: bool = False) -> sa.Column[str]:
 def upgrade() -> None:
     _sessions()
     _conversation()
+    _around_it()
     op.create_table(
         "agents",
         sa.Column("name", sa.String(48), primary_key=True),
@@ -133,6 +134,9 @@ def _conversation() -> None:
     )
     op.create_index("questions_by_turn", "questions", ["turn_id", "status"])
     op.create_index("questions_by_session", "questions", ["session_id", "status"])
+
+
+def _around_it() -> None:
     op.create_table(
         "commands",
         sa.Column(
