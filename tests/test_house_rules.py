@@ -48,6 +48,7 @@ BOUNDARIES: dict[str, str] = {
     "lap_mcp/hosting.py::_hold": "logged; whoever waits for the services is told in words",
     "lap_mcp/mcp_server/face.py::_call_tool": "logged; the model is told that the server broke",
     "lap_mcp/mcp_server/opening.py::_open": "logged; each call is told in words, and tries again",
+    "lap_mcp/mcp_server/progress.py::running": UNWRAPPED,
     "lap_mcp/mcp_server/tasks.py::_work": "logged; the task fails",
     "sandbox/lap_sandbox/runner/display.py::_ask": "the user's code: another form is asked",
     "sandbox/lap_sandbox/runner/display.py::bounded_repr": "the user's code: shown instead",

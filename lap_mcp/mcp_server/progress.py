@@ -53,11 +53,18 @@ class Progress:
         if self._report is None:
             yield
             return
+        failure: Exception | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(self._pump)
-            yield
+            try:
+                yield
+            except Exception as error:
+                # Not from inside the task group, which would wrap it.
+                failure = error
             group.cancel_scope.cancel()
         await self._flush()
+        if failure is not None:
+            raise failure
 
     async def _pump(self) -> None:
         while True:
