@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lap_mcp.errors import Unavailable
 from lap_mcp.mcp_server.progress import Progress
 
@@ -17,8 +18,12 @@ async def test_an_error_of_a_call_with_progress_arrives_unwrapped_after_what_was
         told.append(message)
 
     progress = Progress(report, heartbeat=10)
-    with pytest.raises(Unavailable, match="no engine"):
+
+    async def call() -> None:
         async with progress.running():
             progress.say("looking")
             raise Unavailable("no engine")
+
+    with pytest.raises(Unavailable, match="no engine"):
+        await call()
     assert told == ["looking"]
