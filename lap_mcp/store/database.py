@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from lap_mcp.errors import StoreError
 
@@ -31,6 +31,9 @@ SCHEMA = "0001"
 
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for another process's write transaction."""
+
+_ANSWER = 60.0
+"""Seconds that a PostgreSQL server has for one statement."""
 
 _READERS = 4
 
@@ -145,9 +148,14 @@ class _SQLite:
             raise _worded(error, str(self._path)) from error
 
     def _data_version(self) -> str:
-        if self._watch is None:
-            self._watch = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        return str(self._watch.execute("PRAGMA data_version").fetchone()[0])
+        try:
+            if self._watch is None:
+                self._watch = sqlite3.connect(
+                    self._path, check_same_thread=False, isolation_level=None
+                )
+            return str(self._watch.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise _worded(error, str(self._path)) from error
 
     def _close(self) -> None:
         self._writer.dispose()
@@ -181,6 +189,13 @@ def _sqlite_engine(path: Path, begin: str, size: int) -> sa.Engine:
     return engine
 
 
+_SETTINGS = {
+    "lock_timeout": f"{BUSY_TIMEOUT:.0f}s",
+    "idle_in_transaction_session_timeout": f"{BUSY_TIMEOUT:.0f}s",
+}
+"""A process that is stopped in the middle of a transaction holds up others no longer than this."""
+
+
 class _Postgres:
     dialect = "postgresql"
 
@@ -190,31 +205,46 @@ class _Postgres:
 
         try:
             self._engine: AsyncEngine = create_async_engine(
-                url, pool_size=5, max_overflow=10, pool_timeout=BUSY_TIMEOUT, pool_pre_ping=True
+                url,
+                pool_size=5,
+                max_overflow=10,
+                pool_timeout=BUSY_TIMEOUT,
+                pool_pre_ping=True,
+                connect_args={
+                    "timeout": BUSY_TIMEOUT,
+                    "command_timeout": _ANSWER,
+                    "server_settings": _SETTINGS,
+                },
             )
         except ModuleNotFoundError as error:
             raise StoreError(
                 "PostgreSQL needs the asyncpg package.",
                 remedy="Install it with: pip install 'lap-mcp[postgres]'",
             ) from error
+        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ")
 
     async def write(self, query: Query[T]) -> T:
-        try:
-            async with self._engine.begin() as connection:
-                return await connection.run_sync(query)
-        except (DBAPIError, OSError) as error:
-            raise _worded(error, "PostgreSQL") from error
+        return await self._run(self._engine, query)
 
     async def read(self, query: Query[T]) -> T:
-        return await self.write(query)
+        return await self._run(self._snapshots, query)
+
+    async def _run(self, engine: AsyncEngine, query: Query[T]) -> T:
+        try:
+            # Cut off in the middle, a transaction may have been committed without its caller
+            # knowing, and its connection is lost.
+            with anyio.CancelScope(shield=True):
+                async with engine.begin() as connection:
+                    found = await connection.run_sync(query)
+        except (SQLAlchemyError, OSError) as error:
+            raise _worded(error, "PostgreSQL") from error
+        return found
 
     async def token(self) -> str:
+        # Of the whole snapshot: its upper end alone does not move when an older transaction is
+        # committed after a newer one.
         def newest(connection: Connection) -> str:
-            return str(
-                connection.execute(
-                    sa.text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
-                ).scalar()
-            )
+            return str(connection.execute(sa.text("SELECT pg_current_snapshot()::text")).scalar())
 
         return await self.read(newest)
 
@@ -235,7 +265,7 @@ def _worded(error: Exception, where: str) -> StoreError:
             f"{where} cannot be opened for writing ({text}).",
             remedy="Check the folder's owner and rights, or set LAP_HOME.",
         )
-    if "database is locked" in text:
+    if "database is locked" in text or "lock timeout" in text:
         return StoreError(
             f"{where} was locked by another process for {BUSY_TIMEOUT:.0f} s.",
             remedy="Look for a stopped lap-mcp process, then try again.",

@@ -15,19 +15,14 @@ _BATCH = 200
 def forget_sessions(connection: Connection, before: float) -> int:
     """Delete sessions last touched before `before` that nobody drives, a batch at a time; how
     many.  Their turns, events, questions and files go with them."""
-    old = connection.execute(
-        sa.select(sessions.c.id)
-        .where(
-            sessions.c.updated_at < before,
-            sessions.c.lease_owner.is_(None),
-            sessions.c.status.in_(["idle", "terminated"]),
-        )
-        .limit(_BATCH)
-    ).scalars()
-    ids = list(old)
-    if ids:
-        connection.execute(sessions.delete().where(sessions.c.id.in_(ids)))
-    return len(ids)
+    unused = sa.and_(
+        sessions.c.updated_at < before,
+        sessions.c.lease_owner.is_(None),
+        sessions.c.status.in_(["idle", "terminated"]),
+    )
+    batch = sa.select(sessions.c.id).where(unused).limit(_BATCH)
+    # `unused` again: a prompt may have come since the batch was chosen.
+    return connection.execute(sessions.delete().where(sessions.c.id.in_(batch), unused)).rowcount
 
 
 def unnamed(connection: Connection, candidates: Sequence[str]) -> Sequence[str]:
