@@ -75,8 +75,7 @@ def accept(connection: Connection, prompted: Prompted, limits: SessionLimits) ->
     if lease is None:
         # Its last turn ended and its driver is about to let go: that one sees the queue.
         return Decision(kind="queued", session=session, turn=turn)
-    record = turns.record(connection, turn.id)
-    stored = moments.begin(connection, lease, turn.id, opening(record), prompted.now)
+    stored = moments.begin(connection, lease, turn.id, opening, prompted.now)
     record = turns.record(connection, turn.id)
     return Decision(
         kind="run",

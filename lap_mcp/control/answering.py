@@ -16,15 +16,17 @@ from sqlalchemy import Connection
 from lap_mcp.errors import Conflict, Invalid
 from lap_mcp.model import Question, StoredEvent, Turn
 from lap_mcp.store import driving as moments
+from lap_mcp.store import leases
 from lap_mcp.store import questions as question_store
 from lap_mcp.store import turns as turn_store
-from lap_mcp.store.leases import Lease, free
+from lap_mcp.store.leases import Lease
 
 from .directing import answer_event, answer_in_stream
 from .engine import Engine
 from .polling import eventually
 from .runners import Runners, unreachable_driver
 from .services import NewAnswer
+from .storable import NOT_TEXT, storable
 
 _ELSEWHERE = 15.0
 """Seconds that the process which drives the session has to pass an answer on."""
@@ -56,6 +58,9 @@ class Answering:
     async def _in_stream(self, question: Question, answer: Mapping[str, Any], by: str) -> None:
         about = {name: getattr(question, name) for name in ("id", "native_id", "kind", "tool")}
         runner = self._runners.find(question.session_id)
+        if runner is None and (seized := await self._runners.seize(question.session_id)):
+            # The server that held the stream is gone: take it up again.
+            runner = self._runners.run(*seized, adopted=True)
         if runner is not None:
             await answer_in_stream(runner, about, answer, by)
             return
@@ -72,45 +77,44 @@ class Answering:
         return question.id not in {other.id for other in open_}
 
     async def _by_resuming(self, question: Question, answer: Mapping[str, Any], by: str) -> None:
-        lease = await self._runners.seize(question.session_id)
-        if lease is None:
-            raise Conflict(
-                f"Session {question.session_id} is busy with another answer.",
-                remedy="Try again in a second.",
-            )
+        dead = await self._runners.dead()
         now = self._engine.clock.now()
 
-        def query(connection: Connection) -> tuple[Sequence[StoredEvent], bool]:
+        def query(connection: Connection) -> tuple[Lease, Sequence[StoredEvent], bool]:
+            lease = leases.take(connection, question.session_id, self._engine.owner, now, dead)
+            if lease is None:
+                raise Conflict(
+                    f"The turn of session {question.session_id} has not stopped for its question, "
+                    "or goes on already.",
+                    remedy="Look at it with get_session, and try again if it still waits.",
+                )
             open_ = question_store.open_of_session(connection, question.session_id)
             if question.id not in {other.id for other in open_}:
-                free(connection, lease)
-                return (), False
+                raise Conflict(f"Question {question.id} is no longer open.")
             question_store.answered(connection, question.id, answer, by)
             about = {"id": question.id, "kind": question.kind, "tool": question.tool}
             stored = moments.go_on(
                 connection, lease, question.turn_id, [answer_event(about, answer, by)], now
             )
-            if len(open_) > 1:
-                free(connection, lease)
-                return stored, False
-            turn_store.starting(connection, question.turn_id, now)
-            return stored, True
+            complete = len(open_) == 1
+            if complete:
+                turn_store.starting(connection, question.turn_id, now)
+            else:
+                leases.free(connection, lease)
+            return lease, stored, complete
 
-        stored, complete = await self._engine.database.write(query)
-        if not stored:
-            raise Conflict(f"Question {question.id} is no longer open.")
-        self._engine.hub.get(question.session_id).publish(stored)
+        lease, stored, complete = await self._engine.database.write(query)
+        live = self._engine.hub.get(question.session_id)
+        live.publish(stored)
         if complete:
-            self._go_on(lease, question.turn_id)
-        else:
-            self._engine.hub.release(self._engine.hub.get(question.session_id))
-
-    def _go_on(self, lease: Lease, turn_id: str) -> None:
-        self._runners.run(lease, turn_id)
+            self._runners.run(lease, question.turn_id)
+        self._engine.hub.release(live)
 
 
 def check(question: Question, answer: NewAnswer) -> None:
     """Raises: Invalid, in words, where this is no answer to that question."""
+    if storable([answer.text, answer.data]) != [answer.text, answer.data]:
+        raise Invalid(f"The answer {NOT_TEXT}.")
     if question.kind == "approval":
         if answer.decision is None:
             raise Invalid(f"Question {question.id} is an approval: allow it or deny it.")

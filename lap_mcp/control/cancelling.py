@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import anyio
-from lap_runtimes.errors import RuntimeFailure
 from sqlalchemy import Connection
 
+from lap_mcp.errors import LapError, LeaseLost
 from lap_mcp.model import StoredEvent
 from lap_mcp.store import driving as moments
 from lap_mcp.store import turns as turn_store
@@ -19,108 +18,102 @@ from . import directing
 from .engine import Engine
 from .polling import eventually
 from .runners import Runners, unreachable_driver
+from .stopping import tell_to_stop
 
 _PATIENCE = 2.5
 """Times `cancel_wait` that another process has."""
 
-
 Outcome = Literal["cancelled", "expired"]
 
 
-async def cancel(
-    engine: Engine, runners: Runners, session_id: str, outcome: Outcome = "cancelled"
-) -> None:
+async def cancel(engine: Engine, runners: Runners, session_id: str) -> None:
     """End the running or waiting turn and drop the queued ones.  Nothing runs: no effect.
 
     Raises:
         Unavailable: the process that drives the session does not react.
     """
-    await _drop_queue(engine, session_id)
-    runner = runners.find(session_id)
-    if runner is not None:
-        await directing.cancel(runner, outcome)
+    now = engine.clock.now()
+    await engine.database.write(
+        lambda connection: turn_store.drop_queued(connection, session_id, None, now)
+    )
+    if await _ended_here(engine, runners, session_id, "cancelled"):
         return
-    if not await _busy(engine, session_id):
+    turn_id = await engine.database.read(
+        lambda connection: turn_store.current(connection, session_id)
+    )
+    if turn_id is None:
         return
-    lease = await runners.seize(session_id)
-    if lease is not None:
-        await _without_driver(engine, lease, outcome)
-        return
-    await runners.tell(session_id, "cancel", {})
+    await runners.tell(session_id, "cancel", {"turn": turn_id})
 
     async def ended() -> bool:
-        return not await _busy(engine, session_id)
+        turn = await engine.database.read(
+            lambda connection: turn_store.find(connection, session_id, turn_id)
+        )
+        return turn.ended
 
     if not await eventually(ended, engine.limits.cancel_wait * _PATIENCE):
         raise unreachable_driver(session_id)
 
 
-async def _drop_queue(engine: Engine, session_id: str) -> None:
-    now = engine.clock.now()
-
-    def query(connection: Connection) -> None:
-        for turn, _ in turn_store.open_turns(connection, session_id):
-            if turn.outcome == "queued":
-                turn_store.end(connection, turn.id, "cancelled", None, now)
-
-    await engine.database.write(query)
+async def expire(engine: Engine, runners: Runners, session_id: str) -> None:
+    """Nobody answered in time.  Where another process drives the turn, that one ends it."""
+    await _ended_here(engine, runners, session_id, "expired")
 
 
-async def _busy(engine: Engine, session_id: str) -> bool:
-    return bool(
-        await engine.database.read(lambda connection: turn_store.open_turns(connection, session_id))
-    )
+async def _ended_here(engine: Engine, runners: Runners, session_id: str, outcome: Outcome) -> bool:
+    """False: another process drives the session, or nothing runs in it."""
+    runner = runners.find(session_id)
+    if runner is not None:
+        try:
+            await directing.cancel(runner, outcome)
+        except LeaseLost:
+            pass  # it ended meanwhile, or another process took it: look again
+        else:
+            return True
+    seized = await runners.seize(session_id)
+    if seized is None:
+        return False
+    await _without_driver(engine, *seized, outcome)
+    return True
 
 
-async def _without_driver(engine: Engine, lease: Lease, outcome: Outcome) -> None:
+async def _without_driver(engine: Engine, lease: Lease, turn_id: str, outcome: Outcome) -> None:
     """A turn that waits for answers, or whose process died: we hold its lease now."""
-    session = await engine.database.read(
-        lambda connection: turn_store.find_session(connection, None, lease.session_id)
-    )
     note = "" if outcome == "cancelled" else "Nobody answered its question in time. "
-    note += await _tell_runtime(engine, session.agent, dict(session.ref))
+    note += await _tell_runtime(engine, lease.session_id)
     now = engine.clock.now()
+    closing = [
+        NewEvent(type="user.interrupt", payload={}),
+        NewEvent(type="session.status_idle", payload={"stop_reason": {"type": "interrupted"}}),
+    ]
 
     def query(connection: Connection) -> Sequence[StoredEvent]:
-        stored: list[StoredEvent] = []
-        for turn, _ in turn_store.open_turns(connection, lease.session_id):
-            closing = [
-                NewEvent(type="user.interrupt", payload={}),
-                NewEvent(
-                    type="session.status_idle", payload={"stop_reason": {"type": "interrupted"}}
-                ),
-            ]
-            ended = moments.end(
-                connection,
-                lease,
-                turn.id,
-                Progress(outcome=outcome, error=note.strip() or None),
-                closing=closing,
-                gone=False,
-                now=now,
-            )
-            stored.extend(ended.stored)
-        return stored
+        turn_store.drop_queued(connection, lease.session_id, None, now)
+        ended = moments.end(
+            connection,
+            lease,
+            turn_id,
+            Progress(outcome=outcome, error=note.strip() or None),
+            closing=closing,
+            gone=False,
+            opening=None,
+            now=now,
+        )
+        return ended.stored
 
     live = engine.hub.get(lease.session_id)
-    live.publish(await engine.database.write(query))
-    engine.hub.release(live)
-
-
-async def _tell_runtime(engine: Engine, agent_name: str, ref: dict[str, object]) -> str:
-    if not ref:
-        return ""
-    runtime = engine.runtimes.runtime_for(engine.runtimes.agent(agent_name))
-    if runtime.capabilities.cancel != "remote":
-        return "" if runtime.capabilities.cancel == "disconnect" else _STILL
     try:
-        with anyio.fail_after(engine.limits.cancel_wait):
-            await runtime.cancel(ref)
-    except RuntimeFailure as failure:
-        return f"The runtime refused to stop: {failure.message}"
-    except TimeoutError:
-        return _STILL
-    return ""
+        live.publish(await engine.database.write(query))
+    finally:
+        engine.hub.release(live)
 
 
-_STILL = "This runtime was not told to stop, or did not react; it may still be working."
+async def _tell_runtime(engine: Engine, session_id: str) -> str:
+    session = await engine.database.read(
+        lambda connection: turn_store.find_session(connection, None, session_id)
+    )
+    try:
+        runtime = engine.runtimes.runtime_for(engine.runtimes.agent(session.agent))
+    except LapError as error:
+        return f"Its runtime could not be told to stop: {error.message}"
+    return await tell_to_stop(runtime, session.ref, engine.limits.cancel_wait)

@@ -13,7 +13,7 @@ from lap_runtimes import base
 from lap_runtimes.errors import RuntimeFailure
 from sqlalchemy import Connection
 
-from lap_mcp.errors import Conflict, Unavailable
+from lap_mcp.errors import Conflict, LeaseLost, StoreError, Unavailable
 from lap_mcp.model import StoredEvent
 from lap_mcp.store import driving as moments
 from lap_mcp.store import questions as question_store
@@ -22,6 +22,8 @@ from lap_mcp.store.events import NewEvent
 from .polling import until
 from .runner import Runner
 
+_RUNTIME_WAIT = 2.0
+"""Seconds that a turn which was only just taken over has to find its runtime."""
 _REF_WAIT = 2.0
 """Seconds that a turn which has only just started has to say how it can be cancelled."""
 
@@ -34,11 +36,19 @@ async def cancel(runner: Runner, outcome: Literal["cancelled", "expired"] = "can
         return
     turn_id = runner.turn_id
     runner.ending = outcome
-    await runner.leased.append([NewEvent(type="user.interrupt", payload={})])
-    if runner.runtime is not None and runner.runtime.capabilities.cancel == "remote":
-        await until(lambda: bool(runner.intake.ref) or runner.ended.is_set(), _REF_WAIT)
-        runner.complaint = await runner.tell_to_stop(wait)
-        if not runner.complaint:
+    runner.complaint = "" if outcome == "cancelled" else "Nobody answered its question in time."
+    try:
+        await runner.leased.append([NewEvent(type="user.interrupt", payload={})])
+    except StoreError:
+        runner.ending = ""  # so that it can be asked for again
+        raise
+    if runner.runtime is not None:
+        remote = runner.runtime.capabilities.cancel == "remote"
+        if remote:
+            await until(lambda: bool(runner.intake.ref) or runner.ended.is_set(), _REF_WAIT)
+        note = await runner.tell_to_stop(wait)
+        runner.complaint = f"{runner.complaint} {note}".strip()
+        if remote and not note:
             await _ended(runner, wait)
     if runner.turn_id == turn_id and not runner.ended.is_set():
         runner.stop()
@@ -62,7 +72,14 @@ async def answer_in_stream(
         Conflict: answered meanwhile.
         Unavailable: the runtime did not take it; the question stays open.
     """
-    async with runner.leased.order:
+    leased = runner.leased
+    await until(lambda: runner.runtime is not None or runner.ended.is_set(), _RUNTIME_WAIT)
+    async with leased.order:
+        open_ = await leased.engine.database.read(
+            lambda connection: question_store.open_of_session(connection, leased.lease.session_id)
+        )
+        if question["id"] not in {other.id for other in open_}:
+            raise Conflict(f"Question {question['id']} is no longer open.")
         await _pass_on(runner, base.Answer(question_id=question["native_id"], **answer))
         await _note(runner, question, answer, by)
 
@@ -87,14 +104,14 @@ async def _note(
     leased = runner.leased
 
     def query(connection: Connection) -> Sequence[StoredEvent]:
-        open_ = question_store.open_of_session(connection, leased.lease.session_id)
-        if question["id"] not in {other.id for other in open_}:
-            raise Conflict(f"Question {question['id']} is no longer open.")
         question_store.answered(connection, question["id"], answer, by)
         event = answer_event(question, answer, by)
         return moments.go_on(connection, leased.lease, leased.turn_id, [event], leased.now)
 
-    leased.publish(await leased.write(query))
+    try:
+        leased.publish(await leased.write(query))
+    except LeaseLost as error:
+        raise _too_late() from error
 
 
 async def steer(runner: Runner, text: str) -> None:
@@ -113,7 +130,14 @@ async def steer(runner: Runner, text: str) -> None:
     except TimeoutError as error:
         raise Unavailable("The runtime did not take the message in time.") from error
     event = NewEvent(type="user.message", payload={"text": text, "steered": True})
-    await runner.leased.append([event])
+    try:
+        await runner.leased.append([event])
+    except LeaseLost as error:
+        raise _too_late() from error
+
+
+def _too_late() -> Conflict:
+    return Conflict("The turn ended, or another process took it over, at this moment.")
 
 
 def answer_event(question: Mapping[str, Any], answer: Mapping[str, Any], by: str) -> NewEvent:

@@ -49,13 +49,16 @@ class _Follower:
             yield first
         while True:
             items = await self._inbox.take(_HERE if self._live.driven else ELSEWHERE)
-            if self._inbox.lagged:
+            if self._gap(items):
                 self._inbox.lagged = False
                 items = ()
                 token = ""
             for item in items:
-                for wanted in await self._in_order(item):
-                    yield wanted
+                if isinstance(item, Delta):
+                    yield item
+                elif item.seq > self._seq:
+                    self._seq = item.seq
+                    yield item
             if self._live.driven and token != "":
                 continue
             newest = await self._engine.database.token()
@@ -67,15 +70,15 @@ class _Follower:
     async def _news(self) -> Sequence[Followed]:
         return [*await self._missed(), *await self._open()]
 
-    async def _in_order(self, item: Followed) -> Sequence[Followed]:
-        if isinstance(item, Delta):
-            return [item]
-        if item.seq > self._seq + 1:
-            return await self._missed()
-        if item.seq == self._seq + 1:
-            self._seq = item.seq
-            return [item]
-        return []
+    def _gap(self, items: Sequence[Followed]) -> bool:
+        """Events are missing: the store has them, and deltas are no longer in their place."""
+        expected = self._seq + 1
+        for item in items:
+            if isinstance(item, StoredEvent) and item.seq >= expected:
+                if item.seq > expected:
+                    return True
+                expected += 1
+        return self._inbox.lagged
 
     async def _missed(self) -> Sequence[StoredEvent]:
         found: list[StoredEvent] = []
@@ -92,9 +95,9 @@ class _Follower:
                 return found
 
     async def _open(self) -> Sequence[Delta]:
+        # What they brought is in the snapshot, or finished.
+        self._inbox.forget_deltas()
         if self._live.driven:
-            # The snapshot has what these deltas brought.
-            self._inbox.forget_deltas()
             return self._live.snapshot()
         kept = await self._engine.database.read(
             lambda connection: event_store.checkpoints(connection, self._live.session_id)

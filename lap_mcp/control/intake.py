@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -25,6 +25,7 @@ from .driving import Replayed
 from .leased import Leased
 from .naming import safe_file_name
 from .recording import recorded
+from .storable import MAX_ID, short_id
 
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_CHARACTERS = 4096
@@ -37,17 +38,33 @@ class Intake:
         self._saved_at = anyio.current_time()
         self._held: dict[str, str] = {}
         """Ends of open messages that may be the beginning of a secret."""
+        self._unsaved = 0
+        """Characters of open messages since the last checkpoint …"""
+        self._saved = 0
+        """… and in it."""
+        self._finished: set[str] = set()
+        """Messages of this turn whose deltas, if a replay brings them again, say nothing new."""
         self.ref: base.Ref = {}
-        self.in_stream = False
-        """The runtime's questions leave its stream open."""
+        self._in_stream = False
+
+    def begin(self, ref: base.Ref, finished: Collection[str], *, in_stream: bool) -> None:
+        """A turn comes now.
+
+        Args:
+            finished: ids of its messages that are stored already.
+            in_stream: the runtime's questions leave its stream open.
+        """
+        self.ref = ref
+        self._finished = set(finished)
+        self._in_stream = in_stream
 
     async def take(self, event: base.Event) -> None:
         """Raises: LeaseLost, StoreError, ProtocolError (an oversized reference)."""
         match event:
             case base.MessageDelta():
-                await self._delta("message", event.message_id, event.text)
+                await self._delta("message", short_id(event.message_id), event.text)
             case base.ThinkingDelta():
-                await self._delta("thinking", event.message_id, event.text)
+                await self._delta("thinking", short_id(event.message_id), event.text)
             case base.Progress():
                 self._leased.live.progress(self._leased.turn_id, self._scrubber.text(event.text))
             case base.Asked():
@@ -85,9 +102,13 @@ class Intake:
             await self.moved(event)
             return
         if new.closes:
-            self._leased.live.close(new.closes)
-            self._held.pop(new.closes, None)
-        new = replace(new, native_id=_short(new.native_id))
+            closes = short_id(new.closes)
+            self._leased.live.close(closes)
+            self._held.pop(closes, None)
+            self._finished.add(closes)
+            new = replace(new, closes=closes)
+        if new.native_id is not None:
+            new = replace(new, native_id=short_id(new.native_id))
         await self._leased.append([new], self.progress(event))
 
     def progress(self, event: base.Event) -> Progress:
@@ -107,18 +128,21 @@ class Intake:
         self, kind: Literal["message", "thinking"], message_id: str, text: str
     ) -> None:
         leased, live = self._leased, self._leased.live
+        if message_id in self._finished:
+            return
         text = self._settled(message_id, text)
         if not text:
             return
         live.delta(leased.turn_id, kind, message_id, text)
         now = anyio.current_time()
-        unsaved = sum(message.unsaved for message in live.open.values())
-        if now - self._saved_at < CHECKPOINT_SECONDS and unsaved < CHECKPOINT_CHARACTERS:
+        self._unsaved += len(text)
+        # A checkpoint is the whole text so far: of a long one, only when it has grown by a part.
+        enough = max(CHECKPOINT_CHARACTERS, self._saved // 8)
+        if now - self._saved_at < CHECKPOINT_SECONDS and self._unsaved < enough:
             return
-        self._saved_at = now
-        for message in live.open.values():
-            message.unsaved = 0
         snapshot = live.snapshot()
+        self._saved_at, self._unsaved = now, 0
+        self._saved = sum(len(delta.text) for delta in snapshot)
         await leased.write(
             lambda connection: event_store.checkpoint(connection, leased.lease, snapshot)
         )
@@ -136,13 +160,17 @@ class Intake:
         question = self._question(event.question, now)
 
         def query(connection: Connection) -> Sequence[StoredEvent]:
-            if self.in_stream:
-                return moments.ask(connection, leased.lease, leased.turn_id, question, now)
-            question_store.ask(connection, question)
-            return ()
+            stored: Sequence[StoredEvent] = ()
+            if self._in_stream:
+                stored = moments.ask(connection, leased.lease, leased.turn_id, question, now)
+            else:
+                question_store.ask(connection, question)
+            event_store.append(
+                connection, leased.lease, leased.turn_id, [], now, self.progress(event)
+            )
+            return stored
 
         leased.publish(await leased.write(query))
-        await self.moved(event)
 
     def _question(self, asked: base.Question, now: float) -> Question:
         leased = self._leased
@@ -150,7 +178,7 @@ class Intake:
             id=new_id("qst"),
             session_id=leased.lease.session_id,
             turn_id=leased.turn_id,
-            native_id=asked.id[:300],
+            native_id=asked.id[:MAX_ID],
             kind=asked.kind,
             text=self._scrubber.text(asked.text),
             status="open",
@@ -168,7 +196,7 @@ class Intake:
 
         def query(connection: Connection) -> Sequence[StoredEvent]:
             closed = question_store.settle(
-                connection, leased.turn_id, "closed", event.question_id[:300]
+                connection, leased.turn_id, "closed", event.question_id[:MAX_ID]
             )
             if not closed:
                 return ()
@@ -203,14 +231,10 @@ class Intake:
                     "sha256": kept.sha256,
                     "uri": kept.uri,
                 },
-                native_id=_short(event.id or event.file_id),
+                native_id=short_id(event.id or event.file_id),
             )
             return event_store.append(
                 connection, leased.lease, leased.turn_id, [new], leased.now, self.progress(event)
             )
 
         leased.publish(await leased.write(query))
-
-
-def _short(native_id: str | None) -> str | None:
-    return None if native_id is None else native_id[:300]

@@ -70,11 +70,17 @@ async def _history(
     return [
         base.PastMessage(
             role="user" if event.type == "user.message" else "agent",
-            text=str(event.payload["text"]),
+            text=await whole_text(engine.blobs, event.payload),
         )
         for event in said
         if event.turn_id != record.turn.id
     ]
+
+
+async def whole_text(blobs: BlobStore, payload: Mapping[str, Any]) -> str:
+    """The text of a message, also where the event holds its head and tail only."""
+    blob = payload.get("blob")
+    return str(payload["text"]) if blob is None else (await blobs.get(str(blob))).decode()
 
 
 def start_id(turn_id: str, starts: int) -> str:

@@ -7,6 +7,7 @@ One task a process.  A store that fails is asked again at the next turn of the c
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -51,8 +52,8 @@ class Keeper:
         if len(self._runners):
             token = await self._engine.database.token()
             if token != self._token:
-                self._token = token
                 await self._runners.consume()
+                self._token = token
         if now - self._slow_at >= RENEW or self._slow_at == 0.0:
             self._slow_at = now
             await self._runners.renew()
@@ -61,7 +62,7 @@ class Keeper:
             await self._expire()
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_EVERY
-            await self._forget()
+            self._engine.spawn(self._forget, "forgetting")
 
     async def _forget(self) -> None:
         """Drop what is older than the retention allows."""
@@ -86,14 +87,10 @@ class Keeper:
         overdue = await self._engine.database.read(
             lambda connection: questions.overdue(connection, now)
         )
-        for session_id, turn_id in overdue:
-
-            def settle(connection: Connection, turn: str = turn_id) -> int:
-                return questions.settle(connection, turn, "expired")
-
-            await self._engine.database.write(settle)
-            log.info("session %s: its question expired, the turn is ended", session_id)
-            await cancelling.cancel(self._engine, self._runners, session_id, "expired")
+        for session_id in overdue:
+            # Beside us: a runtime that is slow to stop must not cost us our leases.
+            expire = partial(cancelling.expire, self._engine, self._runners, session_id)
+            self._engine.spawn(expire, f"expiry {session_id}")
 
 
 async def enter(engine: Engine) -> None:

@@ -59,8 +59,6 @@ class OpenMessage:
     kind: Literal["message", "thinking"]
     turn_id: str
     parts: list[str] = field(default_factory=list)
-    unsaved: int = 0
-    """Characters since the last checkpoint."""
 
     @property
     def text(self) -> str:
@@ -74,10 +72,25 @@ class Live:
 
     def __init__(self, session_id: str) -> None:
         self.session_id = session_id
-        self.driven = False
-        """This process drives its turn: events arrive here without asking the store."""
+        self._driver: object | None = None
         self.open: dict[str, OpenMessage] = {}
         self.inboxes: set[Inbox] = set()
+
+    @property
+    def driven(self) -> bool:
+        """This process drives its turn: events arrive here without asking the store."""
+        return self._driver is not None
+
+    def drive(self, driver: object) -> None:
+        self._driver = driver
+        self.open.clear()
+
+    def leave(self, driver: object) -> None:
+        """The driver stops.  Another may have begun, once this one had given its lease back."""
+        if self._driver is driver:
+            self._driver = None
+            self.open.clear()
+            self.poke()
 
     @property
     def idle(self) -> bool:
@@ -99,7 +112,6 @@ class Live:
         if message is None:
             message = self.open[message_id] = OpenMessage(kind, turn_id)
         message.parts.append(text)
-        message.unsaved += len(text)
         self._show(Delta(session_id=self.session_id, turn_id=turn_id, kind=kind,
                          message_id=message_id, text=text))  # fmt: skip
 
@@ -152,8 +164,8 @@ class Hub:
         return self._lives.get(session_id)
 
     def release(self, live: Live) -> None:
-        if live.idle:
-            self._lives.pop(live.session_id, None)
+        if live.idle and self._lives.get(live.session_id) is live:
+            del self._lives[live.session_id]
 
     @contextmanager
     def join(self, session_id: str) -> Iterator[tuple[Live, Inbox]]:

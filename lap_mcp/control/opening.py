@@ -73,11 +73,11 @@ async def open_sessions(
             scrubber=chosen.scrubber,
         )
         runners = Runners(engine)
-        await keeper.enter(engine)
-        tasks.start_soon(
-            keeper.Keeper(engine, runners, adopt=chosen.adopt).run, name="session keeper"
-        )
         try:
+            await keeper.enter(engine)
+            tasks.start_soon(
+                keeper.Keeper(engine, runners, adopt=chosen.adopt).run, name="session keeper"
+            )
             yield Sessions(engine, runners, given)
         except Exception as error:
             # Not from inside the task group, which would wrap it.

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from lap_mcp.errors import LapError, LeaseLost, StoreError
 from lap_mcp.model import StoredEvent, TurnOutcome
 from lap_mcp.store import driving as moments
+from lap_mcp.store import events as event_store
 from lap_mcp.store import turns as turn_store
 from lap_mcp.store.events import NewEvent, Progress
 from lap_mcp.store.leases import Lease, free
@@ -29,11 +30,16 @@ from .intake import Intake
 from .jobs import job_of, opening
 from .leased import Leased
 from .recording import partial
+from .stopping import tell_to_stop
+from .storable import short_id, storable
 
 log = logging.getLogger(__name__)
 
 _LEAVE = 3.0
 """Seconds that a runtime has to take our "stop" when the server stops."""
+
+
+_MESSAGES = 10_000
 
 
 class Runner:
@@ -48,6 +54,7 @@ class Runner:
     ) -> None:
         self.engine = engine
         self.leased = Leased(engine, lease, turn_id)
+        self.leased.live.drive(self)
         self.intake = Intake(self.leased)
         self.runtime: base.Runtime | None = None
         """Of the current turn, once it is driven."""
@@ -74,7 +81,6 @@ class Runner:
     async def run(self) -> None:
         """Drive the current turn and those queued behind it."""
         live = self.leased.live
-        live.driven = True
         try:
             with self._scope:
                 await self._run()
@@ -85,9 +91,7 @@ class Runner:
             log.error("session %s is left: %s", live.session_id, error)
         finally:
             self.ended.set()
-            live.driven = False
-            live.open.clear()
-            live.poke()
+            live.leave(self)
             self.engine.hub.release(live)
 
     async def _run(self) -> None:
@@ -99,36 +103,19 @@ class Runner:
                 return
             self.leased.turn_id, self.ended = following, anyio.Event()
             self.ending, self._stopped, self.complaint = "", False, ""
-            if self._leaving:
-                await self.leased.write(lambda connection: free(connection, self.leased.lease))
-                return
-            await self.begin()
-
-    async def begin(self) -> None:
-        """The queued turn becomes the running one."""
-
-        def query(connection: Connection) -> Sequence[StoredEvent]:
-            record = turn_store.record(connection, self.turn_id)
-            return moments.begin(
-                connection, self.leased.lease, self.turn_id, opening(record), self.leased.now
-            )
-
-        self.leased.publish(await self.leased.write(query))
 
     async def _turn(self) -> str | None:
         """One start of a turn, to its end or to its questions; the turn that follows."""
         record, self._known = self._known or await self._record(), None
-        if record.turn.outcome == "queued":
-            await self.begin()
-            record = await self._record()
-        self.intake.ref = record.ref
         self._last = Progress()
         try:
             job = await job_of(self.engine, record)
         except LapError as error:
             return await self._end("failed", str(error))
+        in_stream = job.runtime.capabilities.answer == "in_stream"
+        finished = await self._finished() if self._adopted else ()
+        self.intake.begin(record.ref, finished, in_stream=in_stream)
         self.runtime = job.runtime
-        self.intake.in_stream = job.runtime.capabilities.answer == "in_stream"
         if self._adopted:
             continued = continuation(record, job)
             if isinstance(continued, str):
@@ -140,6 +127,19 @@ class Runner:
         return await self.engine.database.read(
             lambda connection: turn_store.record(connection, self.turn_id)
         )
+
+    async def _finished(self) -> Sequence[str]:
+        """Messages that are stored of this turn."""
+        said = await self.engine.database.read(
+            lambda connection: event_store.read(
+                connection,
+                self.leased.lease.session_id,
+                turn_id=self.turn_id,
+                types=["agent.message", "agent.thinking"],
+                limit=_MESSAGES,
+            )
+        )
+        return [short_id(str(event.payload["id"])) for event in said]
 
     async def _within_deadline(self, record: TurnRecord, job: Job) -> str | None:
         started = record.turn.started_at or self.leased.now
@@ -175,7 +175,8 @@ class Runner:
         if not job.attach:
             await self.leased.append([], Progress(phase=Phase.SENT))
         async with self.engine.drive(job) as events:
-            async for event in events:
+            async for raw in events:
+                event = storable(raw)
                 async with self.leased.order:
                     if isinstance(event, base.Done):
                         self._last = self.intake.progress(event)
@@ -187,32 +188,39 @@ class Runner:
 
     async def _finish(self, done: base.Done) -> str | None:
         if self.ending or done.outcome == "cancelled":
-            return await self._end(self.ending or "cancelled", done.error, gone=done.session_gone)
+            words = done.error or self.complaint or None
+            return await self._end(self.ending or "cancelled", words, gone=done.session_gone)
         if done.outcome == "requires_action":
-            await self._stop_for_questions()
-            return None
+            if await self._stop_for_questions():
+                return None
+            return await self._end(
+                "failed",
+                "The runtime waits for an answer, but there is no question of it that is open.",
+                kind="protocol",
+            )
         return await self._end(
             done.outcome, done.error, kind=done.error_kind, gone=done.session_gone
         )
 
-    async def _stop_for_questions(self) -> None:
+    async def _stop_for_questions(self) -> bool:
+        """False: none is open."""
+
         def query(connection: Connection) -> Sequence[StoredEvent]:
             return moments.stop_for_questions(
                 connection, self.leased.lease, self.turn_id, self.leased.now, self._last
             )
 
-        self.leased.publish(await self.leased.write(query))
+        stored = await self.leased.write(query)
+        self.leased.publish(stored)
+        return bool(stored)
 
     async def _cut_off(self, job: Job) -> str | None:
         """The turn's scope was cancelled: by us, or by its deadline."""
         if self._leaving and not self.ending:
             return await self._leave(job)
-        note = ""
-        if job.runtime.capabilities.cancel == "none":
-            note = "This runtime cannot be told to stop; it may still be working."
         if self.ending:
-            return await self._end(self.ending, f"{self.complaint} {note}".strip() or None)
-        note = note or await self.tell_to_stop(self.engine.limits.cancel_wait)
+            return await self._end(self.ending, self.complaint or None)
+        note = await self.tell_to_stop(self.engine.limits.cancel_wait)
         words = f"The turn took longer than its deadline of {job.agent.deadline:g} s. {note}"
         return await self._end("expired", words.strip())
 
@@ -222,7 +230,10 @@ class Runner:
         goes_on = capabilities.on_disconnect == "continues" and capabilities.attach != "none"
         record = await self._record()
         if goes_on and record.phase == Phase.BEGUN:
-            await self.leased.write(lambda connection: free(connection, self.leased.lease))
+            if record.turn.outcome != "requires_action":
+                await self.leased.write(lambda connection: free(connection, self.leased.lease))
+            # Where an answer is waited for, the lease stays, in our name: it tells the next process
+            # that this turn needs its stream, and is free as soon as we are gone.
             return None
         note = await self.tell_to_stop(_LEAVE)
         return await self._end(
@@ -231,17 +242,9 @@ class Runner:
 
     async def tell_to_stop(self, timeout: float) -> str:
         """Use the runtime's own verb; words on what went wrong, or none."""
-        runtime = self.runtime
-        if runtime is None or runtime.capabilities.cancel != "remote" or not self.intake.ref:
+        if self.runtime is None:
             return ""
-        try:
-            with anyio.fail_after(timeout):
-                await runtime.cancel(self.intake.ref)
-        except RuntimeFailure as failure:
-            return f"The runtime refused to stop: {failure.message}"
-        except TimeoutError:
-            return "The runtime did not react to being told to stop; it may still be working."
-        return ""
+        return await tell_to_stop(self.runtime, self.intake.ref, timeout)
 
     async def _end(
         self,
@@ -253,7 +256,7 @@ class Runner:
     ) -> str | None:
         leased = self.leased
         self.intake.flush()
-        words = None if error is None else self.engine.scrubber.text(error)
+        words = None if error is None else storable(self.engine.scrubber.text(error))
         closing = [
             partial(message.kind, message_id, self.engine.scrubber.text(message.text))
             for message_id, message in leased.live.open.items()
@@ -274,11 +277,12 @@ class Runner:
                 replace(self._last, outcome=outcome, error=words),
                 closing=closing,
                 gone=gone,
+                opening=None if self._leaving else opening,
                 now=leased.now,
             )
         )
         leased.publish(ended.stored)
-        return ended.following
+        return ended.turn_id
 
     # Being told --------------------------------------------------------------------------------
 

@@ -18,10 +18,12 @@ from lap_mcp.clock import new_id
 from lap_mcp.errors import LapError, Unavailable
 from lap_mcp.store import commands, leases, owners, turns
 from lap_mcp.store.commands import Command
+from lap_mcp.store.driving import Next, begin_next
 from lap_mcp.store.leases import Lease
 from lap_mcp.store.turns import TurnRecord
 
 from .engine import Engine
+from .jobs import opening
 from .polling import until
 from .runner import Runner
 
@@ -55,6 +57,8 @@ class Runners:
         if it was read under this lease."""
         runner = Runner(self.engine, lease, turn_id, adopted=adopted, record=record)
         self._runners[lease.session_id] = runner
+        if self._leaving:
+            runner.leave()
 
         async def run() -> None:
             try:
@@ -79,13 +83,19 @@ class Runners:
         now = self.engine.clock.now()
         await self.engine.database.write(lambda connection: commands.give(connection, command, now))
 
-    async def seize(self, session_id: str) -> Lease | None:
-        """The session's lease, if nobody alive holds it."""
+    async def seize(self, session_id: str) -> tuple[Lease, str] | None:
+        """The session's lease, if nobody alive holds it, and the turn that runs or waits."""
         dead = await self.dead()
         now = self.engine.clock.now()
-        return await self.engine.database.write(
-            lambda connection: leases.take(connection, session_id, self.engine.owner, now, dead)
-        )
+
+        def query(connection: Connection) -> tuple[Lease, str] | None:
+            current = turns.current(connection, session_id)
+            if current is None:
+                return None
+            lease = leases.take(connection, session_id, self.engine.owner, now, dead)
+            return None if lease is None else (lease, current)
+
+        return await self.engine.database.write(query)
 
     async def adopt(self) -> int:
         """Drive what nobody drives: turns of processes that ended, prompts left in a queue."""
@@ -108,26 +118,27 @@ class Runners:
     async def _adopt(self, session_id: str, dead: Collection[str], *, held: bool) -> int:
         now = self.engine.clock.now()
 
-        def query(connection: Connection) -> tuple[Lease, str, bool] | None:
+        def query(connection: Connection) -> tuple[Lease, Next, bool] | None:
             lease = leases.take(connection, session_id, self.engine.owner, now, dead)
             if lease is None:
                 return None
-            driven = {"running", "requires_action"} if held else {"running"}
             open_ = [turn for turn, _ in turns.open_turns(connection, session_id)]
-            current = next((turn for turn in open_ if turn.outcome in driven), None)
-            if current is not None:
-                return lease, current.id, True
-            if not open_ or open_[0].outcome != "queued":
+            if open_ and open_[0].outcome == "requires_action" and not held:
                 leases.free(connection, lease)
                 return None
-            return lease, open_[0].id, False
+            if open_ and open_[0].outcome != "queued":
+                return lease, Next((), open_[0].id), True
+            return lease, begin_next(connection, lease, opening, now), False
 
         found = await self.engine.database.write(query)
         if found is None:
             return 0
-        lease, turn_id, begun = found
+        lease, following, begun = found
+        if following.turn_id is None:
+            return 0
         log.info("session %s: nobody drives it, taking it over", session_id)
-        self.run(lease, turn_id, adopted=begun)
+        self.engine.hub.get(session_id).publish(following.stored)
+        self.run(lease, following.turn_id, adopted=begun)
         return 1
 
     async def consume(self) -> None:
@@ -137,7 +148,7 @@ class Runners:
         ):
             return
         taken = await self.engine.database.write(
-            lambda connection: commands.take(connection, self.engine.owner)
+            lambda connection: commands.take(connection, self.engine.owner, tuple(self._runners))
         )
         for command in taken:
             runner = self._runners.get(command.session_id)
@@ -151,7 +162,9 @@ class Runners:
             return
         now = self.engine.clock.now()
         held = await self.engine.database.write(
-            lambda connection: leases.renew(connection, self.engine.owner, now)
+            lambda connection: leases.renew(
+                connection, self.engine.owner, [session_id for session_id, _ in ours], now
+            )
         )
         for session_id, runner in ours:
             if held.get(session_id) != runner.leased.lease.fence:
@@ -181,8 +194,10 @@ class _Told:
         payload = self._command.payload
         try:
             match self._command.kind:
-                case "cancel":
+                case "cancel" if payload["turn"] == self._runner.turn_id:
                     await cancel(self._runner)
+                case "cancel":
+                    log.info("turn %s had ended before it was cancelled", payload["turn"])
                 case "answer":
                     await answer_in_stream(
                         self._runner, payload["question"], payload["answer"], payload["by"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
 
-import anyio
 from sqlalchemy import Connection
 
 from lap_mcp.clock import new_id
@@ -30,11 +30,15 @@ from lap_mcp.store.turns import NewTurn
 from . import cancelling, directing, following
 from .accepting import Decision, Prompted, accept
 from .answering import Answering
+from .detached import to_its_end
 from .engine import Engine
-from .jobs import digest_of
+from .jobs import digest_of, whole_text
 from .prompt_files import GivenFile, GivenFiles
 from .runners import Runners
 from .services import Accepted, Followed, NewAnswer, NewPrompt
+from .storable import NOT_TEXT, storable
+
+T = TypeVar("T")
 
 _PAGE = 10_000
 
@@ -62,13 +66,7 @@ class Sessions:
         _chain(origin, agent, self._engine.limits.depth)
         self._fits(found, prompt, session_id)
         prompted = await self._prepared(origin, found, prompt, session_id)
-        # Whoever asked may go away now: what is accepted is also driven.
-        with anyio.CancelScope(shield=True):
-            decision = await self._engine.database.write(
-                lambda connection: accept(connection, prompted, self._engine.limits)
-            )
-            accepted = await self._act(decision, prompt)
-        return accepted
+        return await self._detached(lambda: self._accept(prompted, prompt), "prompt")
 
     def _fits(self, agent: Agent, prompt: NewPrompt, session_id: str | None) -> None:
         """Raises: LimitReached, Invalid, where the agent cannot take such a prompt."""
@@ -78,6 +76,8 @@ class Sessions:
                 "the limit.",
                 remedy="Give the long part as a file.",
             )
+        if storable([prompt.text, prompt.input]) != [prompt.text, prompt.input]:
+            raise Invalid(f"The prompt {NOT_TEXT}.")
         capabilities = self._engine.runtimes.runtime_for(agent).capabilities
         if session_id is not None and capabilities.conversation == "none":
             raise Invalid(
@@ -116,6 +116,16 @@ class Sessions:
             dead=await self._runners.dead() if session_id else (),
             now=now,
         )
+
+    async def _accept(self, prompted: Prompted, prompt: NewPrompt) -> Accepted:
+        limits = self._engine.limits
+        decision = await self._engine.database.write(
+            lambda connection: accept(connection, prompted, limits)
+        )
+        return await self._act(decision, prompt)
+
+    async def _detached(self, function: Callable[[], Awaitable[T]], name: str) -> T:
+        return await to_its_end(self._engine, function, name)
 
     async def _keep(self, file: GivenFile, turn_id: str, now: float) -> SessionFile:
         return SessionFile(
@@ -226,25 +236,26 @@ class Sessions:
     async def answer_text(self, principal: Principal, session_id: str, turn_id: str) -> str:
         live = self._engine.hub.find(session_id)
         here = live is not None and live.driven
+        # Before the stored ones: what is finished meanwhile is then seen twice, not missed.
+        open_ = live.snapshot() if live is not None and here else ()
 
         def query(connection: Connection) -> tuple[Sequence[StoredEvent], Sequence[Delta]]:
             turn_store.find_session(connection, principal.id, session_id)
             said = event_store.read(
                 connection, session_id, turn_id=turn_id, types=["agent.message"], limit=_PAGE
             )
-            return said, () if here else event_store.checkpoints(connection, session_id)
+            return said, open_ if here else event_store.checkpoints(connection, session_id)
 
         said, open_ = await self._engine.database.read(query)
-        if live is not None and here:
-            open_ = live.snapshot()
-        parts = []
-        for event in said:
-            blob = event.payload.get("blob")
-            if blob is None:
-                parts.append(str(event.payload["text"]))
-            else:
-                parts.append((await self._engine.blobs.get(str(blob))).decode())
-        parts += [d.text for d in open_ if d.turn_id == turn_id and d.kind == "message"]
+        finished = {event.payload["id"] for event in said}
+        parts = [await whole_text(self._engine.blobs, event.payload) for event in said]
+        parts += [
+            delta.text
+            for delta in open_
+            if delta.turn_id == turn_id
+            and delta.kind == "message"
+            and delta.message_id not in finished
+        ]
         return "\n\n".join(part for part in parts if part)
 
     async def questions(
@@ -263,14 +274,18 @@ class Sessions:
     async def answer(
         self, principal: Principal, question_id: str, answer: NewAnswer, *, by: str
     ) -> Turn:
-        question = await self._engine.database.write(
+        question = await self._engine.database.read(
             lambda connection: question_store.find(connection, principal.id, question_id)
         )
-        return await self._answering.answer(question, answer, by=by)
+        return await self._detached(
+            lambda: self._answering.answer(question, answer, by=by), "answer"
+        )
 
     async def cancel(self, principal: Principal, session_id: str) -> Session:
         await self.get(principal, session_id)
-        await cancelling.cancel(self._engine, self._runners, session_id)
+        await self._detached(
+            lambda: cancelling.cancel(self._engine, self._runners, session_id), "cancel"
+        )
         return await self.get(principal, session_id)
 
     async def files(self, principal: Principal, session_id: str) -> Sequence[SessionFile]:

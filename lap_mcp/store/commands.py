@@ -6,7 +6,7 @@ the transaction that takes it: taken once, or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,9 +41,12 @@ def give(connection: Connection, command: Command, now: float) -> None:
     )
 
 
-def take(connection: Connection, owner: str) -> Sequence[Command]:
-    """Commands for the sessions that `owner` drives now, oldest first; gone from the table."""
-    mine = sa.select(sessions.c.id).where(sessions.c.lease_owner == owner)
+def take(connection: Connection, owner: str, driven: Collection[str]) -> Sequence[Command]:
+    """Commands for those of the `driven` sessions whose lease `owner` holds, oldest first; gone
+    from the table."""
+    mine = sa.select(sessions.c.id).where(
+        sessions.c.lease_owner == owner, sessions.c.id.in_(list(driven))
+    )
     rows = connection.execute(
         sa.select(commands).where(commands.c.session_id.in_(mine)).order_by(commands.c.id)
     ).all()

@@ -3,7 +3,7 @@ questions, it ends and the next one begins."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -13,38 +13,61 @@ from lap_mcp.model import Question, StoredEvent
 from . import commands, events, questions, turns
 from .events import NewEvent, Progress
 from .leases import Lease, free
+from .turns import TurnRecord
+
+Opening = Callable[[TurnRecord], Sequence[NewEvent]]
+"""The events with which a turn begins."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Next:
     stored: Sequence[StoredEvent]
-    following: str | None
-    """Id of the turn that was queued next and runs now, under the same lease."""
+    turn_id: str | None
+    """The turn that runs now, under the same lease; None: the lease is free."""
 
 
 def begin(
-    connection: Connection, lease: Lease, turn_id: str, opening: Sequence[NewEvent], now: float
+    connection: Connection, lease: Lease, turn_id: str, opening: Opening, now: float
 ) -> Sequence[StoredEvent]:
     """A queued turn runs: its prompt becomes an event.
 
     Raises:
         LeaseLost
     """
+    record = turns.record(connection, turn_id)
     turns.starting(connection, turn_id, now)
     progress = Progress(status="running", outcome="running", first=True)
-    return events.append(connection, lease, turn_id, opening, now, progress)
+    return events.append(connection, lease, turn_id, opening(record), now, progress)
+
+
+def begin_next(connection: Connection, lease: Lease, opening: Opening, now: float) -> Next:
+    """The turn that is queued next runs; where there is none, the lease is given back.
+
+    Raises:
+        LeaseLost
+    """
+    turn_id = turns.next_queued(connection, lease.session_id)
+    if turn_id is None:
+        free(connection, lease)
+        return Next((), None)
+    return Next(begin(connection, lease, turn_id, opening, now), turn_id)
 
 
 def stop_for_questions(
     connection: Connection, lease: Lease, turn_id: str, now: float, last: Progress | None = None
 ) -> Sequence[StoredEvent]:
-    """The turn waits for answers.  `last`: what the runtime said as its stream ended; nothing runs
-    meanwhile then, so nobody need hold the lease."""
+    """The turn waits for answers; where no question of it is open, nothing is stored.
+
+    `last`: what the runtime said as its stream ended; nothing runs meanwhile then, so nobody need
+    hold the lease.
+    """
     waiting = [
         question.id
         for question in questions.open_of_session(connection, lease.session_id)
         if question.turn_id == turn_id
     ]
+    if not waiting:
+        return ()
     stored = events.append(
         connection,
         lease,
@@ -101,11 +124,13 @@ def end(
     *,
     closing: Sequence[NewEvent],
     gone: bool,
+    opening: Opening | None,
     now: float,
-) -> Ended:
-    """The turn ended; the next queued one, if any, is to be begun by the caller.
+) -> Next:
+    """The turn ended, and the one that is queued next runs.
 
-    `last`: the outcome and its words, and what the runtime said with it.
+    `last`: the outcome and its words, and what the runtime said with it.  `opening`: None leaves
+    the queue to another process.
 
     Raises:
         LeaseLost
@@ -115,13 +140,11 @@ def end(
     last = replace(last, status=status, turn={"ended_at": now})
     stored = events.append(connection, lease, turn_id, closing, now, last)
     events.forget_open(connection, lease.session_id, turn_id)
-    following = turns.next_queued(connection, lease.session_id)
-    if following is not None and gone:
-        for turn in turns.of_session(connection, lease.session_id):
-            if turn.outcome == "queued":
-                turns.end(connection, turn.id, "cancelled", "The session is gone.", now)
-        following = None
-    if following is None:
-        commands.drop(connection, lease.session_id)
+    commands.drop(connection, lease.session_id)
+    if gone:
+        turns.drop_queued(connection, lease.session_id, "The session is gone.", now)
+    if opening is None:
         free(connection, lease)
-    return Ended(stored, following)
+        return Next(stored, None)
+    following = begin_next(connection, lease, opening, now)
+    return replace(following, stored=[*stored, *following.stored])

@@ -111,11 +111,16 @@ def free(connection: Connection, lease: Lease) -> None:
     hold(connection, lease, lease_owner=None, lease_until=0.0)
 
 
-def renew(connection: Connection, owner: str, now: float) -> Mapping[str, int]:
-    """Renew everything `owner` holds: session id to fencing number."""
+def renew(
+    connection: Connection, owner: str, driven: Collection[str], now: float
+) -> Mapping[str, int]:
+    """Renew what `owner` holds of the sessions that it drives: session id to fencing number.
+
+    A lease that nothing drives any more, because its task broke, is left to run out.
+    """
     rows = connection.execute(
         sessions.update()
-        .where(sessions.c.lease_owner == owner)
+        .where(sessions.c.lease_owner == owner, sessions.c.id.in_(list(driven)))
         .values(lease_until=now + LEASE)
         .returning(sessions.c.id, sessions.c.fence)
     )

@@ -70,7 +70,6 @@ def find(connection: Connection, principal: str, question_id: str) -> Question:
         sa.select(questions)
         .select_from(questions.join(sessions, questions.c.session_id == sessions.c.id))
         .where(questions.c.id == question_id, sessions.c.principal == principal)
-        .with_for_update(of=questions)
     ).first()
     if row is None:
         raise NotFound(f"There is no question {question_id[:60]!r}.")
@@ -148,11 +147,11 @@ def settle(connection: Connection, turn_id: str, status: str, native_id: str | N
     return connection.execute(_settling(one=native_id is not None), asked).rowcount
 
 
-def overdue(connection: Connection, now: float) -> Sequence[tuple[str, str]]:
-    """(session, turn) of open questions whose time is over."""
+def overdue(connection: Connection, now: float) -> Sequence[str]:
+    """Sessions with an open question whose time is over."""
     rows = connection.execute(
-        sa.select(questions.c.session_id, questions.c.turn_id)
+        sa.select(questions.c.session_id)
         .where(questions.c.status == "open", questions.c.expires_at < now)
         .distinct()
     )
-    return [(row.session_id, row.turn_id) for row in rows]
+    return list(rows.scalars())

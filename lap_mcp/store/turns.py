@@ -302,11 +302,19 @@ def starting(connection: Connection, turn_id: str, now: float) -> None:
     connection.execute(_START, {"given_id": turn_id, "now": now})
 
 
-def end(connection: Connection, turn_id: str, outcome: str, error: str | None, now: float) -> None:
+def current(connection: Connection, session_id: str) -> str | None:
+    """The turn that runs or waits for answers."""
+    open_ = [turn for turn, _ in open_turns(connection, session_id) if turn.outcome != "queued"]
+    return open_[0].id if open_ else None
+
+
+def drop_queued(connection: Connection, session_id: str, error: str | None, now: float) -> None:
+    """End what waits in the session's queue, before anybody can begin it.  Raises: NotFound."""
+    find_session(connection, None, session_id, lock=True)
     connection.execute(
         turns.update()
-        .where(turns.c.id == turn_id)
-        .values(outcome=outcome, error=error, ended_at=now)
+        .where(turns.c.session_id == session_id, turns.c.outcome == "queued")
+        .values(outcome="cancelled", error=error, ended_at=now)
     )
 
 

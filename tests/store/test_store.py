@@ -132,9 +132,10 @@ async def test_a_command_is_taken_once_by_the_holder_of_the_lease(database: Data
     await database.write(lambda c: leases.take(c, session, "one", 100.0))
     await database.write(lambda c: commands.give(c, Command(session, "cancel", {}), 1.0))
 
-    assert await database.write(lambda c: commands.take(c, "two")) == []
-    assert len(await database.write(lambda c: commands.take(c, "one"))) == 1
-    assert await database.write(lambda c: commands.take(c, "one")) == []
+    assert await database.write(lambda c: commands.take(c, "two", [session])) == []
+    assert await database.write(lambda c: commands.take(c, "one", [])) == []
+    assert len(await database.write(lambda c: commands.take(c, "one", [session]))) == 1
+    assert await database.write(lambda c: commands.take(c, "one", [session])) == []
 
 
 async def test_the_change_token_differs_after_another_connection_wrote(
