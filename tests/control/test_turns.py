@@ -191,7 +191,7 @@ async def test_a_silent_runtime_is_left_after_its_silence(sessions: Sessions, ag
 
 async def test_a_turn_past_its_deadline_expires(sessions: Sessions, agents: Agents):
     runtime = ScriptedRuntime([[*say("one"), Gate("never")]])
-    agents.add(runtime, deadline=0.3)
+    agents.add(runtime, deadline=1.0)
 
     sid, turn, _ = await ask(sessions)
 
