@@ -59,12 +59,16 @@ class _Lost(Exception):
 
 async def _events(job: Job) -> AsyncGenerator[Event, None]:
     position = _Position(job)
-    attempts = 0
+    attempts = farthest = 0
     while True:
+        came = 0
         try:
             async with aclosing(position.read()) as events:
                 async for event in events:
-                    attempts = 0
+                    came += 1
+                    if came > farthest or event.cursor is not None:
+                        # Not a replay of what came before the loss.
+                        attempts, farthest = 0, max(came, farthest)
                     yield event
                     if isinstance(event, Done):
                         return

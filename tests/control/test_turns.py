@@ -6,9 +6,11 @@ import anyio
 import pytest
 from lap_runtimes.base import (
     Done,
+    EventStream,
     File,
     Message,
     MessageDelta,
+    Ref,
     Thinking,
     ToolResult,
     ToolUse,
@@ -420,3 +422,30 @@ async def test_a_secret_value_is_stored_and_shown_nowhere_also_in_two_pieces(
     blobs = [path.read_bytes() for path in house.blobs_folder.iterdir()]
     assert blobs
     assert not any(secret.encode() in blob for blob in blobs)
+
+
+async def test_a_runtime_that_replays_and_drops_without_end_is_given_up(
+    sessions: Sessions, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each re-attach brings the same events: that is no progress."""
+    from dataclasses import replace
+
+    from lap_runtimes.testing import EVERYTHING
+
+    from lap_mcp.control import driving
+
+    class Stuck(ScriptedRuntime):
+        def attach(self, ref: Ref, cursor: str | None) -> EventStream:
+            self.run(self.starts[0].id).spent.clear()
+            return super().attach(ref, cursor)
+
+    monkeypatch.setattr(driving, "BACKOFF", (0.01, 0.01, 0.01))
+    capabilities = replace(EVERYTHING, attach="history", idempotent_start=False)
+    runtime = Stuck([[*say("one"), Drop()]], capabilities=capabilities)
+    agents.add(runtime)
+
+    _, turn, text = await ask(sessions)
+
+    assert turn.outcome == "failed"
+    assert text == "one"
+    assert len(runtime.attaches) == 3
