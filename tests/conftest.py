@@ -11,6 +11,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from tests import capabilities, processes
+from tests.canary import keep
 
 PRODUCT = ["lap_mcp", "lap_runtimes", "lap_sandbox"]
 
@@ -35,6 +36,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for name, check in capabilities.CHECKS.items():
         if item.get_closest_marker(name) and (reason := check()):
             require(name, reason)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """What a test printed and logged is shown where it fails only, and searched always."""
+    for _, text in report.sections:
+        keep(text, name=report.nodeid)
 
 
 @pytest.fixture
