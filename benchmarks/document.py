@@ -26,6 +26,9 @@ the process's own clock, so it does not count what the others do.
 ![Every comparison side by side](benchmarks.svg)
 """
 
+BY_HAND = "\n## Reading them\n"
+"""From here on the page is written by people, and kept."""
+
 COLOURS = ("#3b6fb6", "#b0b7c3")
 
 
@@ -37,7 +40,10 @@ def write(reports: Sequence[Report], on: Mapping[str, Any]) -> None:
         f"Python {on['python']}, Docker {on['engine'] or 'not there'}; load {on['load']} before "
         "the first one."
     )
-    PAGE.write_text(f"{INTRODUCTION}\n{measured}\n\n{as_markdown(reports)}", encoding="utf-8")
+    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    _, heading, kept = before.partition(BY_HAND)
+    text = f"{INTRODUCTION}\n{measured}\n\n{as_markdown(reports)}{heading}{kept}"
+    PAGE.write_text(text, encoding="utf-8")
 
 
 def plot(reports: Sequence[Report], target: Path = PLOT) -> None:
