@@ -58,6 +58,8 @@ class HttpOptions:
     """Origins of web pages that may call; none by default.  `null` is never one."""
     max_body: int = 8 * 1024 * 1024
     """Bytes of a request: a file of 5 MB in base64, and room around it."""
+    head_deadline: float = 20.0
+    """Seconds in which the head of a request has to arrive on an open connection."""
     ready: Callable[[], Awaitable[str]] = _ready
     """Why no work can be taken now; empty: it can."""
     retry_ms: int | None = None

@@ -197,7 +197,9 @@ async def serve_http(
             try:
                 await services.sessions.list(LOCAL, limit=1)
             except LapError as error:
-                return str(error)
+                logger.warning("not ready: %s", error)
+                # Anybody may ask, without a key: no words on what stands where on this machine.
+                return "The store cannot be used; the log on stderr says why."
             return ""
 
         face = Face(owner.services, face_options(config, program, http=True))

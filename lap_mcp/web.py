@@ -5,17 +5,20 @@ Who may come in is in `gate.py`.  Routes of other faces are given to `build_app`
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lap_mcp.gate import Gate, HttpOptions, Inflight, error_response, keys
 from lap_mcp.mcp_server import sdk
@@ -36,7 +39,7 @@ class HttpFace:
             face.server, max_body=options.max_body, retry_ms=options.retry_ms
         )
         self.inflight = Inflight()
-        self._options = options
+        self.options = options
         self.app = Starlette(
             routes=[
                 Route("/mcp", self.sessions),
@@ -59,7 +62,7 @@ class HttpFace:
         return JSONResponse({"status": "ok"})
 
     async def _readyz(self, _: Request) -> JSONResponse:
-        problem = "The server is stopping." if self.face.stopping else await self._options.ready()
+        problem = "The server is stopping." if self.face.stopping else await self.options.ready()
         if problem:
             return error_response(503, problem)
         return JSONResponse({"status": "ready"})
@@ -78,13 +81,53 @@ def build_app(face: Face, options: HttpOptions, routes: Sequence[BaseRoute] = ()
     return HttpFace(face, options, routes)
 
 
+class Impatient(H11Protocol):
+    """A connection that is closed where the head of a request does not arrive in time: the server
+    itself waits for ever, so that whoever can connect could hold all of them.
+
+    By name, not by what is installed: the other implementation takes heads without a limit."""
+
+    head_deadline = 20.0
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget()
+
+    def _watch(self) -> None:
+        if not self._waiting():
+            self._forget()
+        elif self._late is None:
+            self._late = self.loop.call_later(self.head_deadline, self._give_up)
+
+    def _waiting(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _forget(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _give_up(self) -> None:
+        self._late = None
+        if self._waiting():
+            self.transport.close()
+
+
 async def serve(
     http: HttpFace, sockets: Sequence[socket.socket], *, app: ASGIApp | None = None
 ) -> None:
     """Serve on sockets that listen already, until SIGTERM or SIGINT; then end in order.
 
     A caller that is cancelled ends it too.  `app`: served instead of `http.app`, around it."""
-    import uvicorn
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -94,6 +137,8 @@ async def serve(
 
     config = uvicorn.Config(
         app or http.app,
+        http=type("Connection", (Impatient,), {"head_deadline": http.options.head_deadline}),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
