@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import anyio.to_thread
@@ -48,11 +49,26 @@ class Checker:
         from jsonschema.exceptions import best_match
         from referencing.exceptions import Unresolvable
 
+        odd = next(_unbounded(arguments, ""), "")
+        if odd:
+            return f"`{odd.lstrip('.')}` is not a number that JSON has: write a finite one."
         try:
             error = best_match(self._validator.iter_errors(arguments))
         except Unresolvable as reference:
             return f"The schema of this input refers to {one_line(str(reference))}, unknown here."
         return "" if error is None else _words(error)
+
+
+def _unbounded(value: Any, path: str) -> Iterator[str]:
+    """Where `NaN` and infinities are: the parser lets them in, and no limit compares with them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _unbounded(item, f"{path}.{one_line(str(key), 48)}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unbounded(item, f"{path}[{index}]")
 
 
 def _words(error: Any) -> str:

@@ -6,18 +6,22 @@ Only an explicit accept decides anything; decline and cancel leave the question 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import mcp.types as t
 from pydantic import BaseModel
 
+from lap_mcp.control.cleaning import clean_schema
 from lap_mcp.control.services import NewAnswer
 from lap_mcp.model import Agent, Question
 
 from .text import clean, one_line
 from .toolset import Caller
 
+_WEB: Final = re.compile(r"https?://[^/?#@\\]+(?:[/?#]|$)", re.IGNORECASE)
+_NO_ADDRESS: Final = frozenset(' "<>\\^`{|}')
 _PRIMITIVE: Final = frozenset({"string", "number", "integer", "boolean"})
 _KEYWORDS: Final = frozenset(
     {
@@ -37,7 +41,7 @@ _KEYWORDS: Final = frozenset(
 def askable(caller: Caller, question: Question) -> bool:
     """Whether this client can put this question to a person."""
     if question.kind == "auth":
-        return caller.elicit_url and bool(question.url)
+        return caller.elicit_url and bool(web_address(question))
     return caller.elicit_form
 
 
@@ -45,15 +49,22 @@ def elicitation(question: Question, agent: str) -> t.ElicitRequest:
     """The question as a form, or as an address to visit for `auth`.  The agent's words are
     cleaned and marked as its own; the schema has no root `title` (Codex refuses one)."""
     message = message_of(question, agent)
-    if question.kind == "auth" and question.url:
+    url = web_address(question)
+    if question.kind == "auth" and url:
         return t.ElicitRequest(
-            params=t.ElicitRequestURLParams(
-                message=message, url=question.url, elicitation_id=question.id
-            )
+            params=t.ElicitRequestURLParams(message=message, url=url, elicitation_id=question.id)
         )
     return t.ElicitRequest(
         params=t.ElicitRequestFormParams(message=message, requested_schema=_form(question))
     )
+
+
+def web_address(question: Question) -> str:
+    """Where the agent wants the person to sign in: a plain http(s) address, which a browser opens
+    and nothing else; empty, if it is anything else."""
+    url = question.url or ""
+    plain = url.isascii() and url.isprintable() and not set(url) & _NO_ADDRESS
+    return url if plain and _WEB.match(url) and len(url) <= 2000 else ""
 
 
 def message_of(question: Question, agent: str) -> str:
@@ -95,21 +106,19 @@ def _object(properties: dict[str, Any], required: Sequence[str]) -> dict[str, An
 
 
 def _flat(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The question's schema where a form can show it: one level of plain values."""
-    properties = (schema or {}).get("properties")
-    if not isinstance(properties, Mapping) or not properties:
+    """The question's schema where a form can show it: one level of plain values.  Cleaned; with
+    a field whose name is no plain one, it is no form."""
+    given = (schema or {}).get("properties")
+    schema = clean_schema(schema) or {}
+    properties = schema.get("properties")
+    if not isinstance(given, Mapping) or not properties or len(properties) != len(given):
         return None
     fields: dict[str, Any] = {}
     for name, field in properties.items():
         if not isinstance(field, Mapping) or field.get("type") not in _PRIMITIVE:
             return None
-        fields[name] = {
-            key: clean(value) if isinstance(value, str) else value
-            for key, value in field.items()
-            if key in _KEYWORDS
-        }
-    required = [key for key in (schema or {}).get("required", ()) if key in fields]
-    return _object(fields, required)
+        fields[name] = {key: value for key, value in field.items() if key in _KEYWORDS}
+    return _object(fields, schema.get("required", ()))
 
 
 def answer_of(question: Question, response: Any) -> NewAnswer | None:
@@ -150,7 +159,8 @@ def how_to_answer(question: Question, agent: Agent | None) -> str:
     if question.options:
         lines.append(f"Options: {' | '.join(one_line(option, 100) for option in question.options)}")
     if question.kind == "auth":
-        where = f" at {one_line(question.url, 300)}" if question.url else ""
+        url = web_address(question)
+        where = f" at {url}" if url else ""
         then = f'lap-mcp questions answer {question.id} "done"'
         lines.append(f"A person has to sign in{where}, then: {then}")
     elif model_may_answer(question, agent):

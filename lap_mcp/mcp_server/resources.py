@@ -212,7 +212,7 @@ async def _file(
     principal = request.caller.principal
     if address.kind == "session_file":
         stored, data = await services.sessions.file(principal, address.id, address.path)
-        media_type = stored.media_type
+        media_type = one_line(stored.media_type, 100)
     else:
         data = await services.sandboxes.file(principal, address.id, address.path)
         media_type = media_type_of(address.path)

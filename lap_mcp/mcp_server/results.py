@@ -147,7 +147,10 @@ def status_line(turn: Turn, agent: str, status: str = "") -> str:
 
 def file_link(file: SessionFile) -> t.ResourceLink:
     return t.ResourceLink(
-        uri=file.uri, name=one_line(file.name, 120), mime_type=file.media_type, size=file.size
+        uri=file.uri,
+        name=one_line(file.name, 120),
+        mime_type=one_line(file.media_type, 100),
+        size=file.size,
     )
 
 

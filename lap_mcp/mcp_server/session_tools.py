@@ -8,6 +8,7 @@ from typing import Any, Final
 import anyio
 import mcp.types as t
 
+from lap_mcp.control.cleaning import clean_schema
 from lap_mcp.control.services import NewAnswer, Services
 from lap_mcp.errors import Conflict, Invalid, NotFound
 from lap_mcp.model import Agent, Question, Session, SessionFile, Turn
@@ -15,7 +16,7 @@ from lap_mcp.model import Agent, Question, Session, SessionFile, Turn
 from .held import Held
 from .long_turn import hold
 from .options import LONG_WAIT, TEXT_LIMIT
-from .questions import how_to_answer, model_may_answer
+from .questions import how_to_answer, model_may_answer, web_address
 from .results import both, size_words, status_line
 from .text import clean, iso, one_line, page
 from .toolset import ALWAYS_LOAD, READ_ONLY, Call, Caller, ToolResult, Toolset, tool
@@ -285,7 +286,7 @@ def question_json(question: Question) -> dict[str, Any]:
         "kind": question.kind,
         "text": clean(question.text)[:2000],
         "options": [clean(option) for option in question.options],
-        "schema": question.schema,
+        "schema": clean_schema(question.schema),
         "tool": question.tool and one_line(question.tool, 100),
-        "url": question.url and one_line(question.url, 500),
+        "url": web_address(question) or None,
     }

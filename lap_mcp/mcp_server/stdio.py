@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
 import sys
 import threading
@@ -24,6 +25,11 @@ from .face import Face
 _AHEAD: Final = 64
 """Lines that are read before they are asked for."""
 _ATOMIC: Final = select.PIPE_BUF
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+"""An escape of JSON; `half`: of a pair of surrogates, without the other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,15 @@ def claimed() -> Iterator[Wire]:
         # `read` stays open: the reader may still block on it, and its number must not be reused.
 
 
+def whole(line: str) -> str:
+    """The line with U+FFFD for each half of a character: clients write one where they cut a text
+    in the middle of an emoji.  The parser refuses such a line, and its call would never be
+    answered."""
+    if "\\ud" not in line and "\\uD" not in line:
+        return line
+    return _ESCAPE.sub(lambda found: r"\ufffd" if found["half"] else found[0], line)
+
+
 class _Lines:
     """Lines of a descriptor, read by a daemon thread so that waiting can be cancelled."""
 
@@ -71,7 +86,7 @@ class _Lines:
             with os.fdopen(self._fd, encoding="utf-8", errors="replace", closefd=False) as file:
                 for line in file:
                     self._room.acquire()
-                    self._loop.call_soon_threadsafe(self._put, line)
+                    self._loop.call_soon_threadsafe(self._put, whole(line))
             self._loop.call_soon_threadsafe(self._end)
         except (OSError, RuntimeError):  # the descriptor broke, or the loop ended meanwhile
             if not self._loop.is_closed():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from lap_mcp.errors import NotFound
 
@@ -13,6 +13,7 @@ Kind = Literal[
     "status", "agents", "agent", "runtimes", "session", "events", "session_file", "sandbox_file"
 ]
 
+_MAX_DIGITS: Final = 18
 _PATHS: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
     ("status", re.compile(r"status")),
     ("agents", re.compile(r"agents")),
@@ -37,7 +38,7 @@ class LapUri:
 
 def parse(uri: str) -> LapUri:
     """Raises: NotFound for what is no `lap://` address of ours."""
-    parts = urlsplit(uri)
+    parts = _split(uri)
     whole = f"{parts.netloc}{parts.path}"
     for kind, pattern in _PATHS:
         match = pattern.fullmatch(whole) if uri.startswith("lap://") else None
@@ -51,9 +52,22 @@ def parse(uri: str) -> LapUri:
     raise NotFound(f"There is no resource `{uri[:200]}`.")
 
 
+def _split(uri: str) -> SplitResult:
+    """Raises: NotFound, where `urlsplit` raises, or takes out characters without a word."""
+    try:
+        if uri.isprintable():
+            return urlsplit(uri)
+    except ValueError:
+        pass  # brackets without an address in them, letters that stand for `/`
+    raise NotFound(f"There is no resource {uri[:200]!r}.")
+
+
 def _after(query: str) -> int:
-    values = parse_qs(query).get("after", ["0"])
-    return int(values[-1]) if values[-1].isdecimal() else 0
+    """A number that the store cannot hold is after everything."""
+    value = parse_qs(query).get("after", ["0"])[-1]
+    if not value.isdecimal():
+        return 0
+    return int(value) if len(value) <= _MAX_DIGITS else 10**_MAX_DIGITS
 
 
 def session(session_id: str) -> str:
