@@ -5,10 +5,12 @@ Every value that is resolved is told to the scrubber first.  No message holds a 
 
 from __future__ import annotations
 
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, unquote_plus
 
 from pydantic import SecretStr
 
@@ -27,6 +29,18 @@ class Faulty(ValueError):
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
         self.remedy = remedy
+
+
+def _passwords(value: str) -> Sequence[str]:
+    """Those in an address, as written and decoded: whoever fails to use it may repeat one without
+    the rest."""
+    _, separator, rest = value.partition("://")
+    if not separator:
+        return ()
+    user, _, _ = rest.rpartition("@")
+    _, _, password = user.partition(":")
+    found = [password, *re.findall(r"[?&]password=([^&]+)", rest)]
+    return [form for each in found for form in (each, unquote(each), unquote_plus(each))]
 
 
 class SecretResolver:
@@ -54,6 +68,8 @@ class SecretResolver:
         raise Faulty("holds the secret itself, which does not belong there.", WRITE_A_REFERENCE)
 
     def _known(self, value: str, reference: str) -> SecretStr:
+        for part in _passwords(value):
+            self._scrubber.add(part)
         if not self._scrubber.add(value):
             self._warn(
                 reference,

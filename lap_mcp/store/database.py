@@ -216,6 +216,13 @@ class _Postgres:
                     "server_settings": _SETTINGS,
                 },
             )
+        except (sa.exc.ArgumentError, ValueError):
+            # Not chained: the words of the cause hold parts of the address, so of its password.
+            raise StoreError(
+                "The address of the PostgreSQL store cannot be read.",
+                remedy="Write postgresql://user:password@host:5432/database, and %-encode what is "
+                "special in the password.",
+            ) from None
         except ModuleNotFoundError as error:
             raise StoreError(
                 "PostgreSQL needs the asyncpg package.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from lap_runtimes.config import HTTPRuntimeConfig
@@ -22,6 +23,7 @@ from lap_mcp.config import (
 )
 from lap_mcp.errors import ConfigError
 from lap_mcp.scrub import Scrubber
+from tests.canary import canary
 
 
 class Setting:
@@ -280,20 +282,21 @@ def secret(user: Setting, reference: str) -> tuple[str | None, list[str]]:
 
 
 def test_a_secret_comes_from_a_variable_or_a_file_and_is_scrubbed(user: Setting) -> None:
-    user.environ["TOKEN"] = "canary-from-env"
-    assert secret(user, "env:TOKEN") == ("canary-from-env", [])
-    path = user.home / "token"
-    path.write_text("canary-from-file\n")
+    in_env, in_file = canary("bearer"), canary("secret-file")
+    user.environ["TOKEN"] = in_env
+    assert secret(user, "env:TOKEN") == (in_env, [])
+    path = user.home / "token.secret"
+    path.write_text(f"{in_file}\n")
     path.chmod(0o600)
-    assert secret(user, f"file:{path}") == ("canary-from-file", [])
-    assert secret(user, "file:~/token") == ("canary-from-file", [])
-    assert user.scrubber.text("a canary-from-env b canary-from-file") == "a [secret] b [secret]"
+    assert secret(user, f"file:{path}") == (in_file, [])
+    assert secret(user, "file:~/token.secret") == (in_file, [])
+    assert user.scrubber.text(f"a {in_env} b {in_file}") == "a [secret] b [secret]"
 
 
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        ("sk-live-canary", "env:NAME"),
+        pytest.param(canary("inline"), "env:NAME", id="the secret itself"),
         ("env:NOT_SET", "NOT_SET, which is not set"),
         ("file:/nowhere/x", "no such file"),
         ("file:relative", "absolute"),
@@ -308,12 +311,13 @@ def test_a_bad_reference_is_refused_without_showing_it(
     assert value is None
     assert told[0].startswith(f"{user.file}:4 runtimes.r.auth.bearer: ")
     assert words in told[0]
-    assert "sk-live-canary" not in told[0]
+    assert canary("inline") not in told[0]
+    user.file.unlink()  # the test itself wrote a secret where none belongs
 
 
 def test_a_secret_file_that_others_can_read_is_told(user: Setting) -> None:
-    path = user.home / "token"
-    path.write_text("canary-from-file\n")
+    path = user.home / "token.secret"
+    path.write_text(canary("secret-file"))
     path.chmod(0o644)
     resolver = user.resolver
     resolver(f"file:{path}")
@@ -321,14 +325,22 @@ def test_a_secret_file_that_others_can_read_is_told(user: Setting) -> None:
 
 
 def test_a_store_address_with_a_password_has_to_be_a_reference(user: Setting) -> None:
-    url = "postgresql://lap:canary-password@db/lap"
+    url = f"postgresql://lap:{canary('store')}@db/lap"
     config = user.load(f"[store]\nurl = '{url}'")
     assert "holds the secret itself" in faults(config)[0]
-    assert "canary-password" not in faults(config)[0]
+    assert canary("store") not in faults(config)[0]
     user.environ["DB"] = url
-    config = user.load("[store]\nurl = 'env:DB'")
+    config = user.load("[store]\nurl = 'env:DB'")  # the file with the address is gone
     assert config.store_url == url
-    assert "canary" not in repr(config)
+    assert canary("store") not in repr(config)
+    for password in (canary("store"), f"%40{canary('store')}%2F"):
+        user.environ["DB"] = f"postgresql://lap:{password}@db/lap"
+        user.load("[store]\nurl = 'env:DB'")
+        told = user.scrubber.text(f"authentication failed for {unquote(password)}, {password}")
+        assert told == "authentication failed for [secret], [secret]"
+    user.environ["DB"] = f"postgresql://db/lap?user=lap&password={canary('store')}"
+    user.load("[store]\nurl = 'env:DB'")
+    assert user.scrubber.text(f"with {canary('store')}") == "with [secret]"
 
 
 def test_an_unknown_key_of_an_adapter_is_found_with_its_nearest(user: Setting) -> None:

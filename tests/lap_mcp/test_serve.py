@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.canary import canary, keep
 from tests.lap_mcp.user import SCRIPT, User
 
 PING = {
@@ -41,6 +42,7 @@ class Service:
             self.words += line.decode()
             if b"Cursor:" in line:
                 break
+        keep(self.words)
 
     def post(self, key: str | None, **headers: str) -> tuple[int, str]:
         sent = {
@@ -58,7 +60,9 @@ class Service:
 
     def end(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=30)
+        output, errors = self.process.communicate(timeout=30)
+        keep(output)
+        keep(errors)
         return self.process.returncode, errors.decode()
 
 
@@ -66,10 +70,12 @@ def _fetch(request: Any) -> tuple[int, str]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=20) as answer:
-            return answer.status, answer.read().decode()
+            status, text = answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, error.read().decode()
+            status, text = error.code, error.read().decode()
+    keep(text)
+    return status, text
 
 
 def test_the_first_start_writes_a_key_that_clients_need(user: User) -> None:
@@ -95,6 +101,23 @@ def test_the_first_start_writes_a_key_that_clients_need(user: User) -> None:
     assert f"The key is in {file}" in again.words
     assert again.post(key)[0] == 200
     again.end()
+
+
+def test_a_key_of_ones_own_is_taken_and_shown_nowhere(user: User) -> None:
+    """But by `keys show`; the search after the whole run looks into everything else."""
+    user.data.mkdir(parents=True)
+    file = user.data / "serve.key"
+    file.write_text(canary("serve-key"))
+    file.chmod(0o600)
+    user.configure('[logs]\nlevel = "debug"\n')
+    service = Service(user)
+    assert service.post(canary("serve-key"))[0] == 200
+    assert service.post(canary("serve-key")[:-1])[0] == 401
+    assert service.post(None, Cookie=canary("serve-key"))[0] == 401
+    assert service.post(canary("serve-key"), Host="evil.example")[0] == 421
+    assert user.run("serve", "--port", service.url.split(":")[2].split("/")[0]).returncode == 4
+    user.run("doctor")
+    service.end()
 
 
 def test_a_rotated_key_replaces_the_old_one(user: User) -> None:
@@ -129,7 +152,7 @@ def test_a_port_that_is_taken_is_told(user: User) -> None:
 
 def test_a_key_that_others_can_read_is_no_key(user: User) -> None:
     user.data.mkdir(parents=True)
-    (user.data / "serve.key").write_text("lap_" + "x" * 40)
+    (user.data / "serve.key").write_text(canary("serve-key"))
     (user.data / "serve.key").chmod(0o644)
     for command in (("serve", "--port", "0"), ("keys", "show")):
         done = user.run(*command)
@@ -143,6 +166,25 @@ def test_a_store_that_cannot_be_used_ends_with_words(user: User) -> None:
     done = user.run("serve", "--port", "0")
     assert done.returncode == 2
     assert "LAP_HOME" in done.stderr
+
+
+@pytest.mark.parametrize("rest", ["127.0.0.1:1/lap", "127.0.0.1:port/lap", "[::1/lap"])
+def test_a_store_that_nobody_reaches_ends_with_words_and_without_its_password(
+    user: User, rest: str
+) -> None:
+    user.environ["DB"] = f"postgresql://lap:{canary('store')}@{rest}"
+    user.configure('[store]\nurl = "env:DB"\n')
+    for command in (("serve", "--port", "0"), ("sessions", "list", "--json"), ("doctor",)):
+        done = user.run(*command)
+        said = done.stdout + done.stderr
+        assert done.returncode in (1, 2, 4)
+        assert "PostgreSQL" in said
+        assert "Traceback" not in said
+        assert canary("store") not in said
+    server = user.stdio()
+    assert "PostgreSQL" in server.call("lap_status")
+    assert server.end() == 0
+    assert "Traceback" not in server.errors()
 
 
 @pytest.mark.parametrize(
