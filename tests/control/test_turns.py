@@ -26,6 +26,7 @@ from lap_mcp.control.services import FileInput, NewPrompt
 from lap_mcp.control.sessions import Sessions
 from lap_mcp.errors import Conflict, Invalid, LimitReached, NotFound
 from lap_mcp.model import LOCAL, Delta, Origin, Principal, StoredEvent
+from tests.canary import canary
 
 from .conftest import DEADLINE, ME, Agents, House
 
@@ -386,15 +387,15 @@ async def test_a_secret_value_is_stored_and_shown_nowhere_also_in_two_pieces(
     from lap_mcp.control.opening import EngineOptions
     from lap_mcp.scrub import Scrubber
 
-    secret = "canary-9f8e7d6c5b"
+    secret = canary("event")
     scrubber = Scrubber()
     scrubber.add(secret)
     runtime = ScriptedRuntime(
         [
             [
                 Gate("go"),
-                MessageDelta(message_id="m", text="the key is canary-9f"),
-                MessageDelta(message_id="m", text="8e7d6c5b, keep it"),
+                MessageDelta(message_id="m", text=f"the key is {secret[:9]}"),
+                MessageDelta(message_id="m", text=f"{secret[9:]}, keep it"),
                 Message(message_id="m", text=f"the key is {secret}, keep it"),
                 ToolUse(tool_use_id="u", name="get", input={"authorization": f"Bearer {secret}"}),
                 ToolResult(tool_use_id="u", text=f"{secret} " * 10_000),

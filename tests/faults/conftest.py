@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.canary import canary
 from tests.processes import Processes
 
 HERE = Path(__file__).parent
@@ -80,11 +81,16 @@ def eventually(condition: Callable[[], object], within: float = 30.0) -> None:
 @pytest.fixture
 def lab(tmp_path: Path, started: Processes) -> Lab:
     agent = started.start(
-        [sys.executable, "-P", ROOT / "examples" / "a2a_agent.py", "--port", "0"],
+        [sys.executable, "-P", ROOT / "examples" / "a2a_agent.py", "--port", "0"]
+        + ["--token-env", "AGENT_TOKEN"],
         stdout=subprocess.PIPE,
+        env={**os.environ, "AGENT_TOKEN": canary("a2a")},
     )
     assert agent.stdout is not None
     url = agent.stdout.readline().decode().split()[-1]
     home = tmp_path / "home"
     home.mkdir()
+    secret = tmp_path / "agent.secret"  # for those whose HOME this is
+    secret.write_text(canary("a2a"))
+    secret.chmod(0o600)
     return Lab(home, url, started)

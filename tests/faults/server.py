@@ -24,11 +24,14 @@ from lap_mcp.errors import NotFound
 from lap_mcp.model import LOCAL, Agent, Origin, Principal
 from lap_mcp.store.blobs import BlobStore
 from lap_mcp.store.database import open_database
+from tests.canary import canary
 
 
 class OneAgent:
     def __init__(self, url: str) -> None:
-        self._runtime = A2ARuntime(A2ARuntime.Config(url=url))
+        config = {"url": url, "auth": {"bearer": "env:AGENT_TOKEN"}}
+        context = {"resolve_secret": lambda reference: canary("a2a")}
+        self._runtime = A2ARuntime(A2ARuntime.Config.model_validate(config, context=context))
 
     def agent(self, name: str) -> Agent:
         return Agent(name=name, runtime="lab", ref="", silence=60)

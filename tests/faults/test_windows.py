@@ -31,6 +31,7 @@ CONFIG = """
 [runtimes.lab]
 kind = "a2a"
 url = "{url}"
+auth = {{ bearer = "file:~/agent.secret" }}
 
 [agents.helper]
 runtime = "lab"
@@ -108,7 +109,7 @@ async def test_a_command_in_a_terminal_follows_a_turn_to_its_end(lab: Lab) -> No
         command = [str(LAP_MCP), "sessions", "follow", session, "--once"]
         with anyio.fail_after(60):
             followed = await anyio.run_process(
-                command, env={**os.environ, "LAP_HOME": str(lab.home)}
+                command, env={**os.environ, "LAP_HOME": str(lab.home), "HOME": str(lab.home.parent)}
             )
 
     assert b"chunk 10 of 10" in followed.stdout

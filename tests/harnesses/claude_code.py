@@ -9,6 +9,7 @@ from typing import Any
 
 import claude_agent_sdk
 
+from tests.canary import canary
 from tests.harnesses.surroundings import Surroundings
 
 CLAUDE = Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"
@@ -17,7 +18,7 @@ CLAUDE = Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"
 def environment(around: Surroundings) -> Mapping[str, str]:
     return {
         "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{around.model_port}",
-        "ANTHROPIC_API_KEY": "sk-scripted",
+        "ANTHROPIC_API_KEY": canary("model-anthropic"),
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
         "DISABLE_TELEMETRY": "1",

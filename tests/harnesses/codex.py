@@ -9,6 +9,7 @@ from typing import Any
 
 import codex_cli_bin
 
+from tests.canary import canary
 from tests.harnesses.surroundings import Surroundings
 
 CODEX = Path(codex_cli_bin.__file__).parent / "bin" / "codex"
@@ -58,7 +59,7 @@ def run(around: Surroundings, codex_home: Path, script: Sequence[Mapping[str, An
     prompt = f"Do as the script says. %%{json.dumps(list(script))}%%"
     said = around.run(
         [CODEX, "exec", "--json", "--skip-git-repo-check", "-C", around.project, prompt],
-        {"CODEX_HOME": str(codex_home), "SCRIPTED_KEY": "sk-scripted"},
+        {"CODEX_HOME": str(codex_home), "SCRIPTED_KEY": canary("model-openai")},
     )
     items = [json.loads(line).get("item", {}) for line in said.splitlines()]
     return "\n".join(i["text"] for i in items if i.get("type") == "agent_message")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.canary import canary, search
 from tests.capabilities import ROOT
 from tests.harnesses.namespace import Namespace
 from tests.harnesses.surroundings import Surroundings, start_agent, start_model
@@ -21,6 +22,7 @@ LAP_TOML = f"""
 [runtimes.example]
 kind = "a2a"
 url = "http://127.0.0.1:{AGENT_PORT}"
+auth = {{ bearer = "file:~/agent.secret" }}
 
 [agents.research]
 runtime = "example"
@@ -29,6 +31,7 @@ description = "Answers questions about anything."
 [runtimes.second]
 kind = "a2a"
 url = "http://127.0.0.1:{AGENT_PORT}"
+auth = {{ bearer = "file:~/agent.secret" }}
 discover = false
 """
 
@@ -42,6 +45,9 @@ def around(started: Processes, tmp_path: Path) -> Surroundings:
     record = tmp_path / "requests.jsonl"
     config = home / "lap.toml"
     config.write_text(LAP_TOML)
+    secret = home / "agent.secret"
+    secret.write_text(canary("a2a"))
+    secret.chmod(0o600)
     start_agent(started, namespace, AGENT_PORT)
     return Surroundings(
         namespace=namespace,
@@ -60,4 +66,6 @@ def codex_home() -> Iterator[Path]:
     cache.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="codex-", dir=cache))
     yield folder
+    hits = search([folder])
     shutil.rmtree(folder)
+    assert hits == []

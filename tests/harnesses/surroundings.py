@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.canary import canary, keep
 from tests.capabilities import ROOT
 from tests.harnesses.namespace import Namespace
 from tests.models.script import Shown
@@ -85,6 +86,8 @@ class Surroundings:
             out, err = process.communicate(timeout=RUN_DEADLINE)
         finally:
             self.started.end(process)
+        keep(out)
+        keep(err)
         said = out.decode(errors="replace")
         assert process.returncode == 0, self._what_happened(said, err.decode(errors="replace"))
         return said
@@ -105,6 +108,7 @@ class Surroundings:
             timeout=60,
             check=False,
         )
+        keep(done.stdout + done.stderr)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -126,14 +130,18 @@ def start_model(started: Processes, namespace: Namespace, record: Path) -> int:
 
 def start_agent(started: Processes, namespace: Namespace, port: int) -> None:
     """The example A2A agent."""
-    _start_serving(started, namespace, ["examples/a2a_agent.py", "--port", str(port)])
+    _start_serving(
+        started,
+        namespace,
+        ["examples/a2a_agent.py", "--port", str(port), "--token-env", "AGENT_TOKEN"],
+    )
 
 
 def _start_serving(started: Processes, namespace: Namespace, program: Sequence[str]) -> int:
     """Start a Python program that says `serving http://127.0.0.1:PORT`; the port."""
     process = started.start(
         namespace.command([sys.executable, *program]),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "AGENT_TOKEN": canary("a2a")},
         cwd=ROOT,
         stdout=subprocess.PIPE,
     )

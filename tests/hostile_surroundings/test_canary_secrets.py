@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
+from tests.canary import canary
 from tests.hostile_surroundings.mirror import mirror
 from tests.lap_mcp.user import User
 from tests.waiting import eventually
 
-SLOTS = ("A2A", "WEB", "WEB_HEADER", "MODELS", "FILE", "QUOTED")
-
 
 def canaries() -> dict[str, str]:
-    found = {slot: f"canary{secrets.token_hex(12)}" for slot in SLOTS}
-    found["QUOTED"] = f'can"ary/{secrets.token_hex(8)}+\\='
-    return found
+    return {
+        "A2A": canary("a2a"),
+        "WEB": canary("http"),
+        "WEB_HEADER": canary("header"),
+        "MODELS": canary("responses"),
+        "FILE": canary("secret-file"),
+        "QUOTED": f'can"ary/{canary("quoted")}+\\=',
+    }
 
 
 def configure(user: User, url: str, slots: dict[str, str]) -> None:
-    secret_file = user.home / "secret"
+    secret_file = user.home / "mirror.secret"
     secret_file.write_text(slots["FILE"])
     secret_file.chmod(0o600)
     user.environ |= {f"SECRET_{slot}": value for slot, value in slots.items() if slot != "FILE"}
@@ -33,7 +36,7 @@ def configure(user: User, url: str, slots: dict[str, str]) -> None:
         f'[runtimes.web]\nkind = "http"\nurl = "{url}/web"\n{web}'
         'auth = { bearer = "env:SECRET_WEB", header = { X-Key = "env:SECRET_WEB_HEADER" } }\n'
         f'[runtimes.quoted]\nkind = "http"\nurl = "{url}/web"\n{web}'
-        'auth = { header = { X-Key = "env:SECRET_QUOTED", X-File = "file:~/secret" } }\n'
+        'auth = { header = { X-Key = "env:SECRET_QUOTED", X-File = "file:~/mirror.secret" } }\n'
         f'[runtimes.models]\nkind = "openai_responses"\nurl = "{url}/v1"\nstream = false\n'
         'auth = { bearer = "env:SECRET_MODELS" }\n'
         '[agents.web]\nruntime = "web"\n[agents.quoted]\nruntime = "quoted"\n'

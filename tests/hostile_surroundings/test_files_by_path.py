@@ -15,6 +15,7 @@ import pytest
 
 from lap_mcp.control.local_files import LocalFiles, allowed_folders
 from lap_mcp.errors import Invalid, LapError, LimitReached, NotFound
+from tests.canary import canary
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +29,7 @@ class Place:
         self.project.mkdir(parents=True)
         (self.home / ".ssh").mkdir()
         self.secret = self.home / ".ssh/id_rsa"
-        self.secret.write_text("canary-private-key")
+        self.secret.write_text(canary("private-key"))
         (self.project / "data.csv").write_text("a,b\n1,2\n")
         (self.project / "sub").mkdir()
         (self.project / "sub/deep.txt").write_text("deep")
@@ -116,7 +117,7 @@ async def test_everything_else_is_refused_in_words(place: Place, path: str, word
         named = path.format(home=place.home, project=place.project)
         with pytest.raises(Invalid, match=words) as caught:
             await (await place.files()).read(named)
-    assert "canary" not in str(caught.value)
+    assert canary("private-key") not in str(caught.value)
     assert caught.value.remedy
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.canary import canary
 from tests.hostile_surroundings.watching import opened
 from tests.lap_mcp.user import User
 
@@ -168,7 +169,7 @@ def test_the_trap_snaps(user: User, trap: Trap) -> None:
 def test_files_of_the_caller_are_refused_over_the_wire(user: User) -> None:
     secret = user.home / ".ssh/id_rsa"
     secret.parent.mkdir()
-    secret.write_text("canary-private-key")
+    secret.write_text(canary("private-key"))
     (user.project / "link").symlink_to(secret)
     (user.project / "data.txt").write_text("fine")
     os.mkfifo(user.project / "fifo")
@@ -179,6 +180,6 @@ def test_files_of_the_caller_are_refused_over_the_wire(user: User) -> None:
                  "http://127.0.0.1/x", "file:///etc/passwd"):  # fmt: skip
         answer = server.call("lab", prompt="echo x", files=[path])
         assert "refused" in answer or "never fetched" in answer, answer
-        assert "canary" not in answer
+        assert canary("private-key") not in answer
     assert "refused" not in server.call("lab", prompt="echo x", files=["data.txt"])
     assert server.end() == 0

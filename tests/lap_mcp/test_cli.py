@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.canary import canary
 from tests.lap_mcp.user import User
 from tests.waiting import eventually
 
@@ -62,7 +63,7 @@ def test_what_init_shows_in_comments_is_valid_too(user: User) -> None:
         for line in user.file.read_text().splitlines()
     ]
     user.configure("\n".join(lines))
-    environ = {"RESEARCH_TOKEN": "canary-one", "MODELS_KEY": "canary-two"}
+    environ = {"RESEARCH_TOKEN": canary("bearer"), "MODELS_KEY": canary("responses")}
     listed = json.loads(user.ok("agents", "list", "--json", "--offline", environ=environ))
     assert [(agent["name"], agent["enabled"]) for agent in listed] == [("summarizer", True)]
 

@@ -12,6 +12,7 @@ from lap_mcp.control.catalogue import CatalogueRow
 from lap_mcp.control.changes import Change
 from lap_mcp.control.registry import own_words
 from lap_mcp.errors import Conflict, Invalid, NotFound, Unavailable
+from tests.canary import canary
 from tests.lap_mcp.town import Process, Town, info
 from tests.waiting import eventually_async
 
@@ -328,18 +329,20 @@ async def test_a_runtime_that_cannot_list_says_what_to_write(town: Town) -> None
 
 
 async def test_a_listing_is_shown_without_its_secrets(town: Town) -> None:
-    town.host("http://user:canary-password@lab/path?token=canary-token")
-    town.environ["TOKEN"] = "canary-bearer"
+    secret = canary("address")
+    town.host(f"http://user:{secret}@lab/path?token={secret}")
+    town.environ["TOKEN"] = canary("bearer")
     town.write(
         '[runtimes.lab]\nkind = "listing"\n'
-        'url = "http://user:canary-password@lab/path?token=canary-token"\n'
+        f'url = "http://user:{secret}@lab/path?token={secret}"\n'
         'auth = { bearer = "env:TOKEN" }\n'
     )
     async with town.process() as process:
         await ask(process)
         (shown,) = process.registry.runtimes()
     assert shown["url"] == "http://lab/path"
-    assert "canary" not in repr(shown)
+    assert secret not in repr(shown)
+    town.file.unlink()  # here the test itself wrote a secret where none belongs
 
 
 async def test_an_adapter_that_breaks_costs_only_its_own_agents(town: Town) -> None:
@@ -378,8 +381,8 @@ async def test_a_stored_agent_without_its_runtime_is_disabled_with_the_reason(to
 
 async def test_a_secret_file_that_others_can_read_is_told(town: Town) -> None:
     town.host("http://lab")
-    secret = town.folder / "token"
-    secret.write_text("canary-token")
+    secret = town.folder / "token.secret"
+    secret.write_text(canary("secret-file"))
     secret.chmod(0o644)
     town.write(LAB + f'auth = {{ bearer = "file:{secret}" }}\n')
     async with town.process() as process:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.canary import keep
 from tests.processes import Processes
 
 SCRIPT = Path(sys.executable).parent / "lap-mcp"
@@ -49,7 +50,7 @@ class User:
         within: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end.  Without `given`, stdin is empty."""
-        return subprocess.run(
+        done = subprocess.run(
             [str(SCRIPT), *(str(part) for part in arguments)],
             input=given or "",
             capture_output=True,
@@ -59,6 +60,9 @@ class User:
             env={**self.environ, **(environ or {})},
             check=False,
         )
+        keep(done.stdout)
+        keep(done.stderr)
+        return done
 
     def ok(self, *arguments: str | Path, **options: Any) -> str:
         """The output of a command that has to end with 0."""
@@ -124,6 +128,7 @@ class Stdio:
         line = self.process.stdout.readline().decode()
         assert line, f"the server ended: {self.errors()}"
         self.wire.append(line)
+        keep(line)
         return line
 
     def tools(self) -> list[str]:
@@ -136,7 +141,9 @@ class Stdio:
 
     def errors(self) -> str:
         assert self.process.stderr is not None
-        return self.process.stderr.read().decode()
+        said = self.process.stderr.read().decode()
+        keep(said)
+        return said
 
     def end(self, within: float = 20.0) -> int:
         """Close stdin, as a client does; the exit code."""

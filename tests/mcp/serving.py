@@ -20,6 +20,7 @@ from lap_mcp.mcp_server.face import Face
 from lap_mcp.mcp_server.options import FaceOptions
 from lap_mcp.model import Principal
 from lap_mcp.web import HttpFace, HttpOptions, build_app, keys, listen, serve
+from tests.canary import canary
 from tests.mcp.scripted import World
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -29,7 +30,8 @@ MODES: tuple[Mode, ...] = ("auto", "legacy")
 
 ALICE = Principal(id="key:alice", kind="key")
 BOB = Principal(id="key:bob", kind="key")
-KEYS = {"alice-key": ALICE, "bob-key": BOB}
+ALICE_KEY, BOB_KEY = canary("alice"), canary("bob")
+KEYS = {ALICE_KEY: ALICE, BOB_KEY: BOB}
 
 
 def stdio_server(*arguments: str, module: str = "tests.mcp.server") -> StdioServerParameters:
@@ -50,7 +52,7 @@ class Served:
     http: HttpFace
     url: str
 
-    def client(self, mode: Mode = "auto", key: str = "alice-key", **options: Any) -> Any:
+    def client(self, mode: Mode = "auto", key: str = ALICE_KEY, **options: Any) -> Any:
         """A client as a context manager, in the modern era or (`legacy`) the handshake's."""
         return _http_client(self.url, mode, key, options)
 

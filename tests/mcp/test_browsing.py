@@ -12,7 +12,7 @@ from mcp.shared.exceptions import MCPError
 
 from lap_mcp.control.changes import Change
 from tests.mcp.scripted import Stage, World
-from tests.mcp.serving import MODES, Mode, served, session_of, text, until
+from tests.mcp.serving import BOB_KEY, MODES, Mode, served, session_of, text, until
 
 pytestmark = pytest.mark.anyio
 both_eras = pytest.mark.parametrize("mode", MODES)
@@ -194,7 +194,7 @@ async def _subscribe(client: Any, uri: str) -> None:
 
 @both_eras
 async def test_nobody_watches_what_belongs_to_somebody_else(mode: Mode) -> None:
-    async with served() as s, s.client(mode) as alice, s.client(mode, key="bob-key") as bob:
+    async with served() as s, s.client(mode) as alice, s.client(mode, key=BOB_KEY) as bob:
         session = session_of(await alice.call_tool("echo", {"prompt": "x"}))
         uri = f"lap://sessions/{session}"
         if mode == "legacy":

@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from lap_mcp.mcp_server.options import longest_wait
 from tests.mcp.scripted import Failed, Stage, World
 from tests.mcp.scripted_sandboxes import PNG, ScriptedBox
-from tests.mcp.serving import MODES, Mode, last_line, served, session_of, text, until
+from tests.mcp.serving import BOB_KEY, MODES, Mode, last_line, served, session_of, text, until
 
 pytestmark = pytest.mark.anyio
 both_eras = pytest.mark.parametrize("mode", MODES)
@@ -186,7 +186,7 @@ async def test_another_agents_session_is_refused() -> None:
 
 
 async def test_what_belongs_to_somebody_else_is_as_good_as_missing() -> None:
-    async with served() as s, s.client() as alice, s.client(key="bob-key") as bob:
+    async with served() as s, s.client() as alice, s.client(key=BOB_KEY) as bob:
         mine = session_of(await alice.call_tool("echo", {"prompt": "secret"}))
         for name in ("get_session", "cancel_session"):
             foreign = await bob.call_tool(name, {"session": mine})

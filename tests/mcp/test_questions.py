@@ -10,7 +10,7 @@ from mcp.shared.exceptions import MCPError
 
 from lap_mcp.control.services import NewAnswer
 from tests.mcp.scripted import Stage, World
-from tests.mcp.serving import ALICE, MODES, Mode, last_line, served, session_of, text
+from tests.mcp.serving import ALICE, BOB_KEY, MODES, Mode, last_line, served, session_of, text
 
 pytestmark = pytest.mark.anyio
 both_eras = pytest.mark.parametrize("mode", MODES)
@@ -157,7 +157,7 @@ async def test_the_state_of_a_question_cannot_be_forged_or_used_for_another_call
     async with (
         served() as s,
         s.client(elicitation_callback=person) as client,
-        s.client(key="bob-key", elicitation_callback=person) as bob,
+        s.client(key=BOB_KEY, elicitation_callback=person) as bob,
     ):
         asked = await _call(client, "careful")
         assert isinstance(asked, t.InputRequiredResult)
@@ -226,7 +226,7 @@ async def test_a_call_from_inside_an_agents_session_never_answers() -> None:
 
 
 async def test_somebody_elses_question_is_as_good_as_missing() -> None:
-    async with served() as s, s.client() as alice, s.client(key="bob-key") as bob:
+    async with served() as s, s.client() as alice, s.client(key=BOB_KEY) as bob:
         question = _question_of(await alice.call_tool("curious", {"prompt": "x"}))
         refused = await bob.call_tool("answer_question", {"question": question, "text": "x"})
         assert refused.is_error

@@ -11,7 +11,7 @@ from mcp.shared.exceptions import MCPError
 
 from lap_mcp.control.services import NewAnswer
 from tests.mcp.scripted import World
-from tests.mcp.serving import ALICE, Served, served, text, until
+from tests.mcp.serving import ALICE, BOB_KEY, Served, served, text, until
 from tests.mcp.task_client import Task, TasksExtension, task_cancel, task_get, task_update
 
 pytestmark = pytest.mark.anyio
@@ -133,7 +133,7 @@ async def test_a_task_belongs_to_its_principal() -> None:
     async with (
         served() as s,
         s.client(extensions=[extension]) as alice,
-        s.client(key="bob-key", extensions=[extension]) as bob,
+        s.client(key=BOB_KEY, extensions=[extension]) as bob,
     ):
         task_id = await call_as_task(alice, "slow", "60")
         for forbidden in (task_get, task_cancel):

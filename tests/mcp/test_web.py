@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,12 +20,12 @@ from lap_mcp.mcp_server.face import Face
 from lap_mcp.mcp_server.options import FaceOptions
 from lap_mcp.web import HttpOptions, build_app, keys, listen, serve
 from tests.mcp.scripted import World
-from tests.mcp.serving import KEYS, Served, last_line, served, text, until
+from tests.mcp.serving import ALICE_KEY, BOB_KEY, KEYS, Served, last_line, served, text, until
 
 pytestmark = pytest.mark.anyio
 
 PATHS = ("/mcp", "/healthz", "/readyz", "/v1/responses", "/")
-GOOD = {"Authorization": "Bearer alice-key"}
+GOOD = {"Authorization": f"Bearer {ALICE_KEY}"}
 INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 1,
@@ -108,10 +109,10 @@ async def test_no_request_of_a_web_page_reaches_a_handler(
         {},
         {"Authorization": "Bearer wrong"},
         {"Authorization": "Bearer "},
-        {"Authorization": "Basic YWxpY2Uta2V5"},
-        {"Authorization": "alice-key"},
-        {"X-Api-Key": "alice-key"},
-        {"Cookie": "key=alice-key"},
+        {"Authorization": f"Basic {b64encode(ALICE_KEY.encode()).decode()}"},
+        {"Authorization": ALICE_KEY},
+        {"X-Api-Key": ALICE_KEY},
+        {"Cookie": f"key={ALICE_KEY}"},
     ],
 )
 async def test_nothing_is_reached_without_a_key(
@@ -129,7 +130,7 @@ async def test_two_keys_or_two_hosts_are_none(
     gate: tuple[httpx2.AsyncClient, list[str]],
 ) -> None:
     client, reached = gate
-    twice = [("Authorization", "Bearer alice-key"), ("Authorization", "Bearer bob-key")]
+    twice = [("Authorization", f"Bearer {ALICE_KEY}"), ("Authorization", f"Bearer {BOB_KEY}")]
     assert (await client.post("/mcp", headers=twice)).status_code == 401
     assert reached == []
 
@@ -205,7 +206,7 @@ async def test_a_session_is_only_its_principals() -> None:
         accept = {"Accept": "application/json, text/event-stream"}
         opened = await client.post(s.url, headers={**GOOD, **accept}, json=INITIALIZE)
         session = {"Mcp-Session-Id": opened.headers["mcp-session-id"]}
-        bob = {"Authorization": "Bearer bob-key", **accept, **session}
+        bob = {"Authorization": f"Bearer {BOB_KEY}", **accept, **session}
         ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
         assert (await client.post(s.url, headers=bob, json=ping)).status_code == 404
         mine = await client.post(s.url, headers={**GOOD, **accept, **session}, json=ping)
@@ -226,9 +227,9 @@ async def test_a_cut_stream_is_replayed_to_its_own_session_and_to_no_other() -> 
             return headers
 
         alice, other, bob = (
-            await opened("alice-key"),
-            await opened("alice-key"),
-            await opened("bob-key"),
+            await opened(ALICE_KEY),
+            await opened(ALICE_KEY),
+            await opened(BOB_KEY),
         )
         params = {"name": "echo", "arguments": {"prompt": "for alice only"}}
         call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}
@@ -300,7 +301,7 @@ async def test_a_server_that_ends_lets_held_calls_answer_and_closes_streams() ->
 
 async def test_every_key_is_its_own_principal() -> None:
     authenticate = keys(KEYS)
-    assert authenticate("alice-key") == KEYS["alice-key"]
-    assert authenticate("bob-key") == KEYS["bob-key"]
-    for wrong in ("", "alice-ke", "alice-key ", "ALICE-KEY", "\udcff"):
+    assert authenticate(ALICE_KEY) == KEYS[ALICE_KEY]
+    assert authenticate(BOB_KEY) == KEYS[BOB_KEY]
+    for wrong in ("", ALICE_KEY[:-1], f"{ALICE_KEY} ", ALICE_KEY.upper(), "\udcff"):
         assert authenticate(wrong) is None

@@ -12,6 +12,7 @@ from typing import Any
 from lap_runtimes.base import Runtime
 from lap_runtimes.kinds import load
 
+from tests.canary import canary
 from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
 from tests.runtimes.serving import Proxy, address, listening, proxied, serving
@@ -29,6 +30,7 @@ def example_agent() -> Any:
     return sys.modules[name]
 
 
+SLOTS = {"a2a": "a2a", "openai_responses": "responses", "http": "http"}
 ADAPTERS = {kind: load(kind) for kind in ("a2a", "openai_responses", "http")}
 
 
@@ -67,7 +69,11 @@ class Case:
         with serving(app) as direct:
             async with proxied(direct, listener) as proxy:
                 adapter = ADAPTERS[self.kind]
-                config = adapter.Config.model_validate({"url": url + self.path, **self.settings})
+                settings = {"auth": {"bearer": "env:KEY"}, "url": url + self.path, **self.settings}
+                secret = canary(SLOTS[self.kind])
+                config = adapter.Config.model_validate(
+                    settings, context={"resolve_secret": lambda reference: secret}
+                )
                 runtime = adapter(config)
                 try:
                     yield Bench(runtime=runtime, proxy=proxy, server=server, cancelled=cancelled)
@@ -87,13 +93,14 @@ def _a2a(**options: Any) -> Callable[[str], tuple[Any, Any, Callable[[], int]]]:
         for interface in kept:
             interface.protocol_version = version or interface.protocol_version
             card.supported_interfaces.append(interface)
-        return example.build(url, agent=agent, agent_card=card), agent, lambda: len(agent.cancelled)
+        app = example.build(url, agent=agent, agent_card=card, token=canary("a2a"))
+        return app, agent, lambda: len(agent.cancelled)
 
     return make
 
 
 def _responses(url: str) -> tuple[Any, Any, Callable[[], int]]:
-    server = responses_server.Server()
+    server = responses_server.Server(token=canary("responses"))
     return server.app, server, lambda: len(server.cancelled)
 
 

@@ -22,13 +22,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.canary import canary
 from tests.runtimes.cases import example_agent
 from tests.runtimes.conftest import MakeTurn
 from tests.runtimes.serving import address, listening, serving
 
 pytestmark = pytest.mark.anyio
 
-TOKEN = "canary-token-0123456789"
+TOKEN = canary("a2a")
+WRONG = canary("wrong-a2a")
 CARD = ".well-known/agent-card.json"
 
 
@@ -105,11 +107,11 @@ async def test_the_credential_reaches_the_agent_and_a_wrong_one_is_named() -> No
             with pytest.raises(Rejected) as missing:
                 await ours.cancel({"task": "none", "agent": "nowhere.json"})
             assert missing.value.kind == "not_found"
-        async with reaching(url, token="wrong-token-999") as ours:
+        async with reaching(url, token=WRONG) as ours:
             with pytest.raises(Rejected) as refused:
                 await ours.cancel({"task": "none"})
             assert refused.value.kind == "auth"
-            assert "wrong-token-999" not in refused.value.message
+            assert WRONG not in refused.value.message
 
 
 @pytest.mark.parametrize(

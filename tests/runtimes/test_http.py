@@ -23,12 +23,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.canary import canary
 from tests.runtimes.serving import address, listening, serving
 from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
 
-TOKEN = "canary-token-0123456789"
+TOKEN = canary("bearer")
 
 
 def config(url: str, **more: Any) -> HTTPRuntimeConfig:

@@ -33,13 +33,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tests.canary import canary
 from tests.runtimes.conftest import MakeTurn
 from tests.runtimes.responses_server import Server
 from tests.runtimes.serving import serving
 
 pytestmark = pytest.mark.anyio
 
-TOKEN = "canary-token-0123456789"
+TOKEN = canary("responses")
 
 
 @asynccontextmanager
