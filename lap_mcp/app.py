@@ -32,7 +32,7 @@ from lap_mcp.config import (
     make_private_folder,
 )
 from lap_mcp.errors import ConfigError, StoreError
-from lap_mcp.logs import set_up_logs
+from lap_mcp.logs import log_what_ends_us, set_up_logs
 from lap_mcp.model import Problem
 from lap_mcp.scrub import Scrubber
 
@@ -82,6 +82,7 @@ class Program:
 
     def set_up_logs(self, config: Config) -> None:
         set_up_logs(self.scrubber, level=config.logs.level, style=config.logs.format)
+        log_what_ends_us()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

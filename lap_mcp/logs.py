@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Literal, TextIO
 
 from lap_mcp.scrub import Scrubber
@@ -38,6 +39,19 @@ def set_up_logs(
     root.setLevel(level.upper())
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def log_what_ends_us() -> None:
+    """An error that nobody caught is a record like any other, where Python would print it with
+    the secrets that it may hold."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, Exception):
+            logging.getLogger("lap_mcp").critical("broken", exc_info=(kind, error, trace))
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 class _Formatter(logging.Formatter):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from lap_mcp.logs import set_up_logs
 from lap_mcp.scrub import MIN_LENGTH, Scrubber
+from tests.canary import canary
 
 CANARY = 'can"ary/value+\n'
 
@@ -64,6 +67,26 @@ def test_secrets_are_taken_out_of_messages_extras_and_tracebacks(root: logging.L
     assert "ary/value" not in text
     assert text.count("[secret]") == 3
     assert "ValueError" in json.loads(text)["error"]
+
+
+def test_an_error_that_nobody_caught_is_printed_without_secrets() -> None:
+    program = (
+        "import sys\n"
+        "from lap_mcp.logs import log_what_ends_us, set_up_logs\n"
+        "from lap_mcp.scrub import Scrubber\n"
+        "scrubber = Scrubber()\nscrubber.add(sys.argv[1])\n"
+        "set_up_logs(scrubber)\nlog_what_ends_us()\nraise ValueError(sys.argv[1])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, canary("event")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "ValueError: [secret]" in json.loads(done.stderr)["error"]
+    assert canary("event") not in done.stderr
 
 
 def test_libraries_tell_only_what_is_wrong(root: logging.Logger) -> None:
