@@ -23,6 +23,7 @@ from lap_mcp.errors import NotFound
 from lap_mcp.model import LOCAL, Agent, Origin, Principal
 from lap_mcp.store.blobs import BlobStore
 from lap_mcp.store.database import Database, open_database
+from tests.canary import keep
 
 ME = Origin(principal=LOCAL)
 DEADLINE = 10.0
@@ -94,9 +95,24 @@ async def _fresh_postgres() -> AsyncIterator[str]:
     try:
         async with engine.connect() as connection:
             await connection.execute(sa.text(f"CREATE DATABASE {name}"))
-        yield server.set(database=name).render_as_string(hide_password=False)
+        url = server.set(database=name)
+        yield url.render_as_string(hide_password=False)
+        await _keep_rows(url)
         async with engine.connect() as connection:
             await connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    finally:
+        await engine.dispose()
+
+
+async def _keep_rows(url: sa.URL) -> None:
+    """For the search for secrets: the database goes away."""
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            names = await connection.run_sync(lambda c: sa.inspect(c).get_table_names())
+            for name in names:
+                rows = await connection.execute(sa.text(f'SELECT t::text FROM "{name}" t'))
+                keep("\n".join(rows.scalars()))
     finally:
         await engine.dispose()
 
