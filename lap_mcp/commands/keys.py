@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
 
 import typer
@@ -16,6 +17,7 @@ from .console import Yes, confirm, fail, put, read_config, say
 app = typer.Typer(no_args_is_help=True, help="The key of `lap-mcp serve`.")
 
 FILE_NAME = "serve.key"
+_MAX_BYTES = 4096
 
 
 def key_file(home: Path) -> Path:
@@ -46,15 +48,16 @@ def read_key(home: Path) -> str:
     """Raises: NotFound, ConfigError."""
     file = key_file(home)
     try:
-        mode = file.lstat().st_mode
-        key = file.read_text(encoding="ascii").strip()
+        state, key = _read(file)
     except FileNotFoundError as exc:
         raise NotFound(
             f"There is no key yet in {file}.", remedy="`lap-mcp serve` writes one."
         ) from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{file} cannot be read.", remedy="Run `lap-mcp keys rotate`.") from exc
-    if mode & 0o077:
+    if not stat.S_ISREG(state.st_mode) or state.st_uid != os.getuid():
+        raise ConfigError(f"{file} is no file of yours.", remedy="Run `lap-mcp keys rotate`.")
+    if state.st_mode & 0o077:
         raise ConfigError(
             f"Others can read {file}, so it is no secret any more.",
             remedy=f"Run `chmod 600 {file}` and `lap-mcp keys rotate`.",
@@ -62,6 +65,17 @@ def read_key(home: Path) -> str:
     if len(key) < 20:
         raise ConfigError(f"{file} holds no key.", remedy="Run `lap-mcp keys rotate`.")
     return key
+
+
+def _read(file: Path) -> tuple[os.stat_result, str]:
+    """The very file that is looked at; of what is no regular file, nothing is read."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        state = os.fstat(descriptor)
+        data = os.read(descriptor, _MAX_BYTES) if stat.S_ISREG(state.st_mode) else b""
+    finally:
+        os.close(descriptor)
+    return state, data.decode("ascii").strip()
 
 
 @app.command()

@@ -16,6 +16,7 @@ import anyio.to_thread
 
 DEADLINE = 5.0
 _KEPT = ("HOME", "PATH", "XDG_CONFIG_HOME", "LANG")
+_NO_REPOSITORY = b"fatal: not a git repository"
 _OPTIONS = (
     ("core.fsmonitor", "false"),
     ("core.hooksPath", "/dev/null"),
@@ -54,7 +55,8 @@ async def is_ignored(file: Path, environ: Mapping[str, str], *, deadline: float 
         return ""  # its folder does not exist or cannot be entered: reading it says so
     if done.returncode == 0:
         return "git ignores it, and such files often hold secrets"
-    if done.returncode == 1 or b"not a git repository" in done.stderr:
+    none = any(line.startswith(_NO_REPOSITORY) for line in done.stderr.splitlines())
+    if done.returncode == 1 or none:
         return ""
     return "git cannot say whether it ignores it"
 
