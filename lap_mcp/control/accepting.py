@@ -55,9 +55,10 @@ class Decision:
 
 def accept(connection: Connection, prompted: Prompted, limits: SessionLimits) -> Decision:
     """Raises: NotFound, Invalid, Conflict, LimitReached."""
-    session = _session(connection, prompted)
-    known = prompted.session_id is not None
-    waiting = list(turns.open_turns(connection, session.id)) if known else []
+    if prompted.session_id is None:
+        return _first(connection, prompted, limits)
+    session = _session(connection, prompted, prompted.session_id)
+    waiting = list(turns.open_turns(connection, session.id))
     for turn, digest in waiting:
         if turn.outcome == "running" and digest == prompted.new.digest:
             return Decision(kind="joined", session=session, turn=turn)
@@ -66,7 +67,7 @@ def accept(connection: Connection, prompted: Prompted, limits: SessionLimits) ->
     if waiting and prompted.steer:
         return Decision(kind="steer", session=session, turn=waiting[0][0])
     _limits(connection, session, prompted, limits, waiting=len(waiting))
-    turn = turns.insert(
+    turn = turns.queue(
         connection, session, _with_files(connection, session, prompted), prompted.now
     )
     if waiting:
@@ -87,21 +88,38 @@ def accept(connection: Connection, prompted: Prompted, limits: SessionLimits) ->
     )
 
 
-def _session(connection: Connection, prompted: Prompted) -> Session:
+def _first(connection: Connection, prompted: Prompted, limits: SessionLimits) -> Decision:
+    """A session of its own: nobody else can want it yet."""
+    _room(connection, prompted, limits)
+    session = Session(
+        id=new_id("ses"),
+        principal=prompted.origin.principal.id,
+        agent=prompted.agent.name,
+        status="idle",
+        title=" ".join(prompted.text.split())[:80],
+        created_at=prompted.now,
+        updated_at=prompted.now,
+    )
+    lease, record, stored = moments.begin_session(
+        connection,
+        session,
+        lambda: _with_files(connection, session, prompted),
+        opening,
+        prompted.owner,
+    )
+    return Decision(
+        kind="run",
+        session=replace(session, status="running", turns=1, last_seq=len(stored)),
+        turn=record.turn,
+        lease=lease,
+        record=record,
+        stored=stored,
+    )
+
+
+def _session(connection: Connection, prompted: Prompted, session_id: str) -> Session:
     principal = prompted.origin.principal.id
-    if prompted.session_id is None:
-        session = Session(
-            id=new_id("ses"),
-            principal=principal,
-            agent=prompted.agent.name,
-            status="idle",
-            title=" ".join(prompted.text.split())[:80],
-            created_at=prompted.now,
-            updated_at=prompted.now,
-        )
-        turns.create_session(connection, session)
-        return session
-    session = turns.find_session(connection, principal, prompted.session_id, lock=True)
+    session = turns.find_session(connection, principal, session_id, lock=True)
     if session.agent != prompted.agent.name:
         raise Invalid(
             f"Session {session.id} is a session of {session.agent}, not of {prompted.agent.name}.",
@@ -160,8 +178,13 @@ def _limits(
             "(limits.queue).",
             remedy="Wait for it with get_session, or cancel_session.",
         )
+    if not waiting:
+        _room(connection, prompted, limits)
+
+
+def _room(connection: Connection, prompted: Prompted, limits: SessionLimits) -> None:
     running = turns.running_of(connection, prompted.origin.principal.id)
-    if not waiting and running >= limits.running_turns:
+    if running >= limits.running_turns:
         raise LimitReached(
             f"{running} of your turns run already, the limit (limits.running_turns).",
             remedy="Wait for one with get_session, or end one with cancel_session.",

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from .codec import dump, load
-from .statements import given
+from .statements import given, run
 from .tables import commands, sessions
 
 Kind = Literal["cancel", "answer", "steer"]
@@ -63,4 +63,4 @@ def waiting(connection: Connection, owner: str) -> bool:
 
 
 def drop(connection: Connection, session_id: str) -> None:
-    connection.execute(_DROP, {"given_session_id": session_id})
+    run(connection, _DROP, {"given_session_id": session_id})

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
-from lap_mcp.model import Question, StoredEvent
+from lap_mcp.model import Question, Session, StoredEvent, Turn
 
 from . import commands, events, questions, turns
 from .events import NewEvent, Progress
-from .leases import Lease, free
-from .turns import TurnRecord
+from .leases import LEASE, Lease, free
+from .turns import NewTurn, Phase, TurnRecord
+
+_OPENING = 2
+"""Events with which a turn begins: its prompt, and that it runs."""
 
 Opening = Callable[[TurnRecord], Sequence[NewEvent]]
 """The events with which a turn begins."""
@@ -24,6 +27,52 @@ class Next:
     stored: Sequence[StoredEvent]
     turn_id: str | None
     """The turn that runs now, under the same lease; None: the lease is free."""
+
+
+def begin_session(
+    connection: Connection,
+    session: Session,
+    new: Callable[[], NewTurn],
+    opening: Opening,
+    owner: str,
+) -> tuple[Lease, TurnRecord, Sequence[StoredEvent]]:
+    """A new session whose first turn runs at once, in as many statements as it has rows.
+
+    `new` is asked for the turn once the session is there for its files to belong to.
+    """
+    now = session.created_at
+    lease = Lease(session.id, owner, 1)
+    begun = replace(session, status="running", turns=1, last_seq=_OPENING)
+    turns.create_session(connection, begun, lease, now + LEASE)
+    first = new()
+    turn = Turn(
+        id=first.id,
+        session_id=session.id,
+        outcome="running",
+        number=1,
+        prompt=first.prompt,
+        first_seq=1,
+        last_seq=_OPENING,
+        created_at=now,
+        started_at=now,
+    )
+    turns.insert(connection, turn, first, starts=1)
+    record = TurnRecord(
+        turn=turn,
+        principal=session.principal,
+        agent=session.agent,
+        ref=session.ref,
+        input=first.input,
+        files=first.files,
+        origin=first.origin,
+        starts=1,
+        phase=Phase.STORED,
+        cursor=None,
+    )
+    said = opening(record)
+    if len(said) != _OPENING:
+        raise ValueError(f"a turn begins with {_OPENING} events, not {len(said)}")
+    return lease, record, events.insert(connection, session.id, turn.id, said, now, after=0)
 
 
 def begin(

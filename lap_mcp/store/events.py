@@ -14,7 +14,7 @@ from lap_mcp.model import Delta, EventType, StoredEvent
 
 from .codec import dump, load
 from .leases import Lease, hold
-from .statements import given, update_by_id
+from .statements import given, run, run_each, update_by_id
 from .tables import events, open_messages, turns
 
 
@@ -107,25 +107,38 @@ def append(
     if progress.status is not None:
         changes["status"] = progress.status
     row = hold(connection, lease, events=len(fresh), **changes)
-    first = int(row.last_seq) - len(fresh) + 1
+    stored = insert(
+        connection, lease.session_id, turn_id, fresh, now, after=row.last_seq - len(fresh)
+    )
+    _close(connection, lease.session_id, [event.closes for event in new if event.closes])
+    _note(connection, turn_id, stored, progress)
+    return stored
+
+
+def insert(
+    connection: Connection,
+    session_id: str,
+    turn_id: str,
+    new: Sequence[NewEvent],
+    now: float,
+    *,
+    after: int,
+) -> Sequence[StoredEvent]:
+    """Store events under the numbers that follow `after`."""
     stored = [
         StoredEvent(
-            session_id=lease.session_id,
-            seq=first + index,
+            session_id=session_id,
+            seq=after + index,
             turn_id=turn_id,
             type=event.type,
             payload=event.payload,
             at=now,
         )
-        for index, event in enumerate(fresh)
+        for index, event in enumerate(new, start=1)
     ]
     if stored:
-        connection.execute(
-            _INSERT,
-            [_row(event, new_event) for event, new_event in zip(stored, fresh, strict=True)],
-        )
-    _close(connection, lease.session_id, [event.closes for event in new if event.closes])
-    _note(connection, turn_id, stored, progress)
+        rows = [_row(event, of) for event, of in zip(stored, new, strict=True)]
+        run_each(connection, _INSERT, rows)
     return stored
 
 
@@ -133,7 +146,7 @@ def _unknown(connection: Connection, turn_id: str, new: Sequence[NewEvent]) -> l
     named = [event.native_id for event in new if event.native_id]
     if not named:
         return list(new)
-    rows = connection.execute(_KNOWN, {"given_turn_id": turn_id, "named": named})
+    rows = run(connection, _KNOWN, {"given_turn_id": turn_id, "named": named})
     seen = {(row.type, row.native_id) for row in rows}
     fresh = []
     for event in new:
@@ -161,7 +174,7 @@ def _row(event: StoredEvent, new: NewEvent) -> dict[str, Any]:
 def _close(connection: Connection, session_id: str, message_ids: Sequence[str | None]) -> None:
     if message_ids:
         named = [name for name in message_ids if name]
-        connection.execute(_CLOSE, {"given_session_id": session_id, "named": named})
+        run(connection, _CLOSE, {"given_session_id": session_id, "named": named})
 
 
 def _note(
@@ -181,9 +194,7 @@ def _note(
     changes.update(progress.turn)
     if changes:
         new = {f"new_{name}": value for name, value in changes.items()}
-        connection.execute(
-            update_by_id(turns, tuple(sorted(changes))), {"given_id": turn_id, **new}
-        )
+        run(connection, update_by_id(turns, tuple(sorted(changes))), {"given_id": turn_id, **new})
 
 
 def read(
@@ -210,7 +221,7 @@ def read(
             payload=load(row.payload),
             at=row.at,
         )
-        for row in connection.execute(query, asked)
+        for row in run(connection, query, asked)
     ]
 
 
@@ -242,7 +253,7 @@ def checkpoint(connection: Connection, lease: Lease, open_: Sequence[Delta]) -> 
 
 
 def checkpoints(connection: Connection, session_id: str) -> Sequence[Delta]:
-    rows = connection.execute(_CHECKPOINTS, {"given_session_id": session_id})
+    rows = run(connection, _CHECKPOINTS, {"given_session_id": session_id})
     return [
         Delta(
             session_id=session_id,
@@ -258,4 +269,4 @@ def checkpoints(connection: Connection, session_id: str) -> Sequence[Delta]:
 
 def forget_open(connection: Connection, session_id: str, turn_id: str) -> None:
     """Drop checkpoints of a turn that ended."""
-    connection.execute(_FORGET, {"given_session_id": session_id, "given_turn_id": turn_id})
+    run(connection, _FORGET, {"given_session_id": session_id, "given_turn_id": turn_id})

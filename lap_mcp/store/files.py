@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from lap_mcp.errors import NotFound
 from lap_mcp.model import SessionFile
 
-from .statements import given
+from .statements import given, run
 from .tables import files
 
 _OF_SESSION = (
@@ -59,7 +59,7 @@ def add(connection: Connection, file: SessionFile) -> SessionFile:
 
 
 def of_session(connection: Connection, session_id: str) -> Sequence[SessionFile]:
-    rows = connection.execute(_OF_SESSION, {"given_session_id": session_id})
+    rows = run(connection, _OF_SESSION, {"given_session_id": session_id})
     return [_file(row) for row in rows]
 
 

@@ -10,19 +10,26 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from lap_mcp.errors import LeaseLost
 
-from .statements import given
+from .statements import given, run
 from .tables import sessions
 
 LEASE = 15.0
 """Seconds."""
 RENEW = 5.0
+
+
+class Held(Protocol):
+    """A session's counters, as its holder sees them."""
+
+    last_seq: int
+    turns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,8 @@ def take(
     connection: Connection, session_id: str, owner: str, now: float, dead: Collection[str] = ()
 ) -> Lease | None:
     """Take the session's lease if it is free, has run out, or its holder is one of `dead`."""
-    row = connection.execute(
+    row = run(
+        connection,
         _TAKE,
         {
             "given_id": session_id,
@@ -83,16 +91,15 @@ def take(
     return None if row is None else Lease(session_id, owner, row.fence)
 
 
-def hold(
-    connection: Connection, lease: Lease, *, events: int = 0, **values: Any
-) -> sa.Row[int, int]:
+def hold(connection: Connection, lease: Lease, *, events: int = 0, **values: Any) -> Held:
     """Update the session's row as its holder, also by the number of new `events`; (last_seq,
     turns) after.
 
     Raises:
         LeaseLost: another process took it.
     """
-    row = connection.execute(
+    row: Held | None = run(
+        connection,
         _holding(tuple(sorted(values))),
         {
             "given_id": lease.session_id,

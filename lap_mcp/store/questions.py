@@ -13,7 +13,7 @@ from lap_mcp.errors import NotFound
 from lap_mcp.model import Question
 
 from .codec import dump, load
-from .statements import given
+from .statements import given, run
 from .tables import questions, sessions, turns
 
 _DETAIL = ("options", "schema", "tool", "tool_input", "url")
@@ -144,7 +144,7 @@ def settle(connection: Connection, turn_id: str, status: str, native_id: str | N
     asked = {"given_turn_id": turn_id, "new_status": status}
     if native_id is not None:
         asked["given_native_id"] = native_id
-    return connection.execute(_settling(one=native_id is not None), asked).rowcount
+    return run(connection, _settling(one=native_id is not None), asked).rowcount
 
 
 def overdue(connection: Connection, now: float) -> Sequence[str]:

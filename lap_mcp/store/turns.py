@@ -18,7 +18,8 @@ from lap_mcp.errors import NotFound
 from lap_mcp.model import Origin, Principal, Session, Turn
 
 from .codec import dump, load
-from .statements import given, update_by_id
+from .leases import Lease
+from .statements import given, run, update_by_id
 from .tables import sessions, turns
 
 
@@ -154,7 +155,7 @@ def find_session(
     asked = {"given_id": session_id}
     if principal is not None:
         asked["given_principal"] = principal
-    row = connection.execute(_finding(owned=principal is not None, lock=lock), asked).first()
+    row = run(connection, _finding(owned=principal is not None, lock=lock), asked).first()
     if row is None:
         raise NotFound(
             f"There is no session {session_id[:60]!r}.", remedy="list_sessions shows yours."
@@ -185,8 +186,12 @@ def list_sessions(
     return [_session(row) for row in connection.execute(query)]
 
 
-def create_session(connection: Connection, session: Session) -> None:
-    connection.execute(
+def create_session(
+    connection: Connection, session: Session, lease: Lease | None = None, until: float = 0.0
+) -> None:
+    """`lease`: held from the first moment, so that nobody else can drive it."""
+    run(
+        connection,
         _CREATE_SESSION,
         {
             "id": session.id,
@@ -194,17 +199,23 @@ def create_session(connection: Connection, session: Session) -> None:
             "agent": session.agent,
             "status": session.status,
             "ref": dump(session.ref),
+            "last_seq": session.last_seq,
+            "turns": session.turns,
             "title": session.title,
             "created_at": session.created_at,
             "updated_at": session.updated_at,
+            "lease_owner": None if lease is None else lease.owner,
+            "lease_until": until,
+            "fence": 0 if lease is None else lease.fence,
         },
     )
 
 
-def insert(connection: Connection, session: Session, new: NewTurn, now: float) -> Turn:
+def queue(connection: Connection, session: Session, new: NewTurn, now: float) -> Turn:
     """Add a turn to the session, queued."""
     number = session.turns + 1
-    connection.execute(
+    run(
+        connection,
         _COUNT,
         {
             "given_id": session.id,
@@ -213,28 +224,7 @@ def insert(connection: Connection, session: Session, new: NewTurn, now: float) -
             "new_title": session.title,
         },
     )
-    origin = {
-        "principal": [new.origin.principal.id, new.origin.principal.kind],
-        "chain": list(new.origin.chain),
-        "client": new.origin.client,
-    }
-    connection.execute(
-        _CREATE,
-        {
-            "id": new.id,
-            "session_id": session.id,
-            "number": number,
-            "outcome": "queued",
-            "prompt": new.prompt,
-            "input": None if new.input is None else dump(new.input),
-            "files": dump(list(new.files)),
-            "digest": new.digest,
-            "origin": dump(origin),
-            "phase": Phase.STORED,
-            "created_at": now,
-        },
-    )
-    return Turn(
+    turn = Turn(
         id=new.id,
         session_id=session.id,
         outcome="queued",
@@ -242,10 +232,41 @@ def insert(connection: Connection, session: Session, new: NewTurn, now: float) -
         prompt=new.prompt,
         created_at=now,
     )
+    insert(connection, turn, new, starts=0)
+    return turn
+
+
+def insert(connection: Connection, turn: Turn, new: NewTurn, *, starts: int) -> None:
+    origin = {
+        "principal": [new.origin.principal.id, new.origin.principal.kind],
+        "chain": list(new.origin.chain),
+        "client": new.origin.client,
+    }
+    run(
+        connection,
+        _CREATE,
+        {
+            "id": turn.id,
+            "session_id": turn.session_id,
+            "number": turn.number,
+            "outcome": turn.outcome,
+            "prompt": turn.prompt,
+            "input": None if new.input is None else dump(new.input),
+            "files": dump(list(new.files)),
+            "digest": new.digest,
+            "origin": dump(origin),
+            "starts": starts,
+            "phase": Phase.STORED,
+            "first_seq": turn.first_seq,
+            "last_seq": turn.last_seq,
+            "created_at": turn.created_at,
+            "started_at": turn.started_at,
+        },
+    )
 
 
 def find(connection: Connection, session_id: str, turn_id: str) -> Turn:
-    row = connection.execute(_FIND, {"given_id": turn_id, "given_session_id": session_id}).first()
+    row = run(connection, _FIND, {"given_id": turn_id, "given_session_id": session_id}).first()
     if row is None:
         raise NotFound(f"Session {session_id} has no turn {turn_id[:60]!r}.")
     return _turn(row)
@@ -260,7 +281,7 @@ def of_session(connection: Connection, session_id: str) -> Sequence[Turn]:
 
 def open_turns(connection: Connection, session_id: str) -> Sequence[tuple[Turn, str]]:
     """Turns that have not ended, in order, each with its digest."""
-    rows = connection.execute(_OPEN, {"given_session_id": session_id})
+    rows = run(connection, _OPEN, {"given_session_id": session_id})
     return [(_turn(row), row.digest) for row in rows]
 
 
@@ -271,12 +292,12 @@ def running_of(connection: Connection, principal: str) -> int:
         connection.execute(
             sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": principal}
         )
-    count = connection.execute(_RUNNING, {"given_principal": principal}).scalar_one()
+    count = run(connection, _RUNNING, {"given_principal": principal}).scalar()
     return int(count)
 
 
 def record(connection: Connection, turn_id: str) -> TurnRecord:
-    row = connection.execute(_RECORD, {"given_id": turn_id}).one()
+    row = run(connection, _RECORD, {"given_id": turn_id}).one()
     origin = load(row.origin)
     principal_id, kind = origin["principal"]
     return TurnRecord(
@@ -299,7 +320,7 @@ def record(connection: Connection, turn_id: str) -> TurnRecord:
 
 def starting(connection: Connection, turn_id: str, now: float) -> None:
     """One more start of the turn is about to be made; nothing of it was sent."""
-    connection.execute(_START, {"given_id": turn_id, "now": now})
+    run(connection, _START, {"given_id": turn_id, "now": now})
 
 
 def current(connection: Connection, session_id: str) -> str | None:
@@ -319,7 +340,8 @@ def drop_queued(connection: Connection, session_id: str, error: str | None, now:
 
 
 def next_queued(connection: Connection, session_id: str) -> str | None:
-    return connection.execute(_NEXT, {"given_session_id": session_id}).scalar()
+    turn_id: str | None = run(connection, _NEXT, {"given_session_id": session_id}).scalar()
+    return turn_id
 
 
 def unattended(connection: Connection, now: float) -> Sequence[tuple[str, str | None, float]]:

@@ -43,7 +43,7 @@ def new_session(connection: Connection, now: float = 1.0) -> tuple[str, str]:
     )
     turns.create_session(connection, session)
     turn = NewTurn(id=new_id("trn"), prompt="p", input=None, files=(), digest="d", origin=Origin())
-    turns.insert(connection, session, turn, now)
+    turns.queue(connection, session, turn, now)
     return session.id, turn.id
 
 
