@@ -81,7 +81,7 @@ async def agent(place: Place, n: int) -> list[Report]:
             "agent",
             "(3) A2A agent call, streamed, a new session each",
             [
-                timed("lap-mcp over stdio: agent tool", ours),
+                timed("through LAP MCP, on stdio", ours),
                 timed("a2a-sdk client, direct", alone),
                 above(ours, alone, {"value": 5.0}),
             ],
