@@ -117,8 +117,7 @@ async def wait(
     """
 
     def query(connection: Connection) -> Turn:
-        turn_store.find_session(connection, principal, session_id)
-        return turn_store.find(connection, session_id, turn_id)
+        return turn_store.find_owned(connection, principal, session_id, turn_id)
 
     give_up = anyio.current_time() + timeout
     token = None

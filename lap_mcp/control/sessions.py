@@ -173,11 +173,9 @@ class Sessions:
         )
 
     async def turn(self, principal: Principal, session_id: str, turn_id: str) -> Turn:
-        def query(connection: Connection) -> Turn:
-            turn_store.find_session(connection, principal.id, session_id)
-            return turn_store.find(connection, session_id, turn_id)
-
-        return await self._engine.database.read(query)
+        return await self._engine.database.read(
+            lambda connection: turn_store.find_owned(connection, principal.id, session_id, turn_id)
+        )
 
     async def turns(self, principal: Principal, session_id: str) -> Sequence[Turn]:
         def query(connection: Connection) -> Sequence[Turn]:

@@ -104,6 +104,15 @@ def _finding(*, owned: bool, lock: bool) -> sa.Select[Any]:
 _FIND = sa.select(turns).where(
     turns.c.id == given(turns.c.id), turns.c.session_id == given(turns.c.session_id)
 )
+_FIND_OWNED = (
+    sa.select(turns)
+    .select_from(turns.join(sessions, turns.c.session_id == sessions.c.id))
+    .where(
+        turns.c.id == given(turns.c.id),
+        turns.c.session_id == given(turns.c.session_id),
+        sessions.c.principal == given(sessions.c.principal),
+    )
+)
 _OPEN = (
     sa.select(turns)
     .where(
@@ -270,6 +279,24 @@ def find(connection: Connection, session_id: str, turn_id: str) -> Turn:
     if row is None:
         raise NotFound(f"Session {session_id} has no turn {turn_id[:60]!r}.")
     return _turn(row)
+
+
+def find_owned(connection: Connection, principal: str, session_id: str, turn_id: str) -> Turn:
+    """The turn, if its session is the principal's.
+
+    Raises:
+        NotFound: which of them is not there; missing and foreign in the same words.
+    """
+    asked = {
+        "given_id": turn_id,
+        "given_session_id": session_id,
+        "given_principal": principal,
+    }
+    row = run(connection, _FIND_OWNED, asked).first()
+    if row is not None:
+        return _turn(row)
+    find_session(connection, principal, session_id)
+    return find(connection, session_id, turn_id)
 
 
 def of_session(connection: Connection, session_id: str) -> Sequence[Turn]:
