@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import struct
@@ -109,29 +110,48 @@ class Link:
         self._handlers.pop(id, None)
 
     async def run(self) -> None:
-        """Read until the link ends."""
-        try:
-            while self.open:
-                data = await self._receive()
-                if not data:
-                    return
-                self.received += len(data)
-                for piece in self._demultiplexer.feed(data):
-                    for frame in self._decoder.feed(piece):
-                        self._dispatch(frame)
-        except (wire.WireError, FrameError) as error:
-            self.error = FrameError(f"The sandbox sent what it must not: {error}")
-        except (OSError, anyio.ClosedResourceError):
+        """Read until the link ends.  The socket stays registered with the event loop all the
+        while: to register it anew for each answer costs more than to read the answer."""
+        if not self.open:
             return
+        ended = anyio.Event()
+        self.on_end(ended.set)
+        asyncio.get_running_loop().add_reader(self._socket, self._on_readable)
+        try:
+            await ended.wait()
         finally:
             self.close()
 
-    async def _receive(self) -> bytes:
-        while True:
-            try:
-                return self._socket.recv(_RECEIVE)
-            except _WOULD_BLOCK:
-                await anyio.wait_readable(self._socket)
+    def _on_readable(self) -> None:
+        more = False
+        try:
+            more = self._read()
+        except (wire.WireError, FrameError) as error:
+            self.error = FrameError(f"The sandbox sent what it must not: {error}")
+        except OSError:
+            pass
+        finally:
+            if not more:
+                self.close()
+
+    def _read(self) -> bool:
+        """Hand out what came; `False` at the end of the stream.  One read, so that a flood here
+        starves nothing else; and what TLS has taken from the socket already, since the loop
+        would not call for that again."""
+        try:
+            data = self._socket.recv(_RECEIVE)
+        except _WOULD_BLOCK:
+            return True
+        self._take(data)
+        while self.open and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            self._take(self._socket.recv(self._socket.pending()))
+        return bool(data)
+
+    def _take(self, data: bytes) -> None:
+        self.received += len(data)
+        for piece in self._demultiplexer.feed(data):
+            for frame in self._decoder.feed(piece):
+                self._dispatch(frame)
 
     def _dispatch(self, frame: Frame) -> None:
         handler = self._handlers.get(frame.id)
@@ -222,8 +242,9 @@ class Link:
         if not self.open:
             return
         self.open = False
-        # A waiting reader or writer is woken by this; closing alone would leave it waiting.
+        # A waiting writer is woken by this; closing alone would leave it waiting.
         try:
+            asyncio.get_running_loop().remove_reader(self._socket)
             anyio.notify_closing(self._socket)
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
