@@ -48,9 +48,14 @@ def _reason(status: Status, done: Mapping[str, Any], timeout: float) -> str:
 
 
 def finish(
-    execution: Execution, done: Mapping[str, Any], ending: Ending, timeout: float
+    execution: Execution,
+    done: Mapping[str, Any],
+    ending: Ending,
+    timeout: float,
+    duration: float = 0.0,
 ) -> Execution:
-    """`execution` with its status, what was lost, and the sentence that says so."""
+    """`execution` with its status, what was lost, the sentence that says so, and how long it took
+    (seconds)."""
     status = _status(execution, done, ending)
     before = done.get("lost_before") is True
     state_lost = ending.container_lost or done.get("state_lost") is True
@@ -70,4 +75,5 @@ def finish(
         state_lost=state_lost,
         files_lost=ending.container_lost,
         notice=" ".join(word for word in words if word),
+        duration=duration,
     )

@@ -96,8 +96,8 @@ class ContainerSandbox:
             link.off_end(done.set)
             link.forget(id)
         execution = collector.execution(f"exe_{uuid.uuid4().hex}")
-        execution = finish(execution, collector.done or {}, ending, timeout)
-        return replace(execution, duration=time.monotonic() - begun)
+        duration = time.monotonic() - begun
+        return finish(execution, collector.done or {}, ending, timeout, duration)
 
     async def _run(
         self, id: int, code: str, timeout: float, done: anyio.Event, collector: Collector

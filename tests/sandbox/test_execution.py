@@ -34,6 +34,22 @@ async def test_the_last_expression_is_the_value(sandbox: Sandbox) -> None:
     assert await value(sandbox, "") is None
 
 
+async def test_the_value_is_kept_where_showing_it_or_a_figure_ends_the_interpreter(
+    sandbox: Sandbox,
+) -> None:
+    rich = (
+        "import os\nclass A:\n  __repr__ = lambda self: 'A!'\n"
+        "  _repr_html_ = lambda self: os._exit(3)\nA()"
+    )
+    figure = (
+        "import os\nimport matplotlib.pyplot as plt\n"
+        "figure = plt.figure()\nfigure.savefig = lambda *_, **__: os._exit(3)\n5"
+    )
+    for code, said in ((rich, "A!"), (figure, "5")):
+        execution = await run(sandbox, code)
+        assert (execution.status, execution.value) == ("died", said)
+
+
 async def test_state_is_kept_between_executions(sandbox: Sandbox) -> None:
     await run(sandbox, "import math\ndef area(r): return math.pi * r * r")
     assert await value(sandbox, "round(area(2), 3)") == "12.566"

@@ -31,6 +31,9 @@ _METHODS = {
     "application/json": "_repr_json_",
 }
 
+PLAIN = frozenset({bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset})
+"""Types of values that have no rich form and whose looks are not the user's code."""
+
 show_hooks: list[Callable[..., None]] = []
 """What `pyplot.show()` calls."""
 

@@ -38,13 +38,13 @@ class Running:
     def summary(
         self, header: dict[str, object], files: list[dict[str, object]], more: bool
     ) -> dict[str, object]:
-        """The header of `DONE`: what the worker or its end said, and what was seen from here."""
+        """The header of `DONE`: what the worker or its end said, and what was seen from here.
+        What is not said is `False`, nothing or 0."""
         dropped = header.get("outputs_dropped")
-        return {
+        whole: dict[str, object] = {
             "status": str(header.get("status"))[:16],
             "state_lost": bool(header.get("state_lost")) or bool(self._lost),
             "lost_before": bool(self._lost),
-            "exit": header.get("exit"),
             "oom": self._counters.oom_kills() > self._oom,
             "interrupted": self.interrupted,
             "stdout_dropped": self.streams[Kind.STDOUT].dropped,
@@ -54,3 +54,6 @@ class Running:
             "files_more": more,
             "cpu": round(max(self._counters.cpu_seconds() - self._cpu, 0.0), 6),
         }
+        if header.get("exit") is not None:
+            whole["exit"] = header["exit"]  # 0 too
+        return {name: what for name, what in whole.items() if what or name == "exit"}

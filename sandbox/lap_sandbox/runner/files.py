@@ -157,6 +157,9 @@ class Tree:
             os.close(folder)
 
     def _open_folder(self, prefix: str) -> int:
+        if not prefix:
+            # A duplicate would share its position with the original.
+            return os.open(".", _FOLDER, dir_fd=self._root)
         folder = os.dup(self._root)
         for part in prefix.split("/")[:-1]:
             try:
@@ -164,10 +167,6 @@ class Tree:
             finally:
                 os.close(folder)
             folder = inner
-        if not prefix:
-            # A duplicate shares its position with the original: open a fresh one.
-            os.close(folder)
-            folder = os.open(".", _FOLDER, dir_fd=self._root)
         return folder
 
 

@@ -178,7 +178,8 @@ class Supervisor:
         self._queued = None
         self._running = Running(frame, self._counters, lost=self._lost)
         self._lost = ""
-        header = {**frame.header, "more": len(code) > wire.CHUNK}
+        header = {name: frame.header[name] for name in ("outputs", "output_size")}
+        header["more"] = len(code) > wire.CHUNK
         data = wire.encode(Kind.EXECUTE, frame.id, header, code[: wire.CHUNK])
         for start in range(wire.CHUNK, len(code), wire.CHUNK):
             data += wire.encode(Kind.DATA, frame.id, None, code[start : start + wire.CHUNK])

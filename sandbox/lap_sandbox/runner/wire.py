@@ -20,6 +20,7 @@ PROTOCOL = 1
 _FIXED = struct.Struct("!IBIH")
 _LENGTH = 4
 _AFTER_LENGTH = _FIXED.size - _LENGTH
+_TO_JSON = json.JSONEncoder(separators=(",", ":")).encode
 
 MAX_HEADER = 0xFFFF
 MAX_BODY = 256 * 1024
@@ -85,7 +86,7 @@ def encode(
     Raises:
         WireError: header or body are larger than a frame holds.
     """
-    head = json.dumps(header, separators=(",", ":")).encode() if header else b""
+    head = _TO_JSON(header).encode() if header else b""
     if len(head) > MAX_HEADER or len(body) > MAX_BODY:
         raise WireError(f"a frame of {len(head)} + {len(body)} bytes is too large")
     length = _AFTER_LENGTH + len(head) + len(body)
@@ -102,7 +103,7 @@ def _parse(data: bytes) -> Frame:
     if not head_length:
         return Frame(kind, id, {}, data[end:])
     try:
-        header = json.loads(data[_FIXED.size : end])
+        header = json.loads(data[_FIXED.size : end].decode())
     except (ValueError, RecursionError) as error:
         raise WireError(f"a header is not JSON: {type(error).__name__}") from None
     if not isinstance(header, dict):

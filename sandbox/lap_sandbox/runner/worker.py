@@ -37,11 +37,24 @@ class Channel:
         self._end = end
         self._decoder = wire.Decoder()
         self._frames: list[wire.Frame] = []
+        self._held = b""
 
     def send(
         self, kind: int, id: int, header: dict[str, Any] | None = None, body: bytes = b""
     ) -> None:
-        self._end.sendall(wire.encode(kind, id, header, body))
+        data, self._held = self._held + wire.encode(kind, id, header, body), b""
+        self._end.sendall(data)
+
+    def hold(self, kind: int, id: int, body: bytes) -> None:
+        """Send it together with what comes next, so that the supervisor, the engine and the host
+        are woken once.  Only where no code of the user comes before that."""
+        self._held += wire.encode(kind, id, None, body)
+
+    def release(self) -> None:
+        """Send what is held."""
+        data, self._held = self._held, b""
+        if data:
+            self._end.sendall(data)
 
     def receive(self) -> wire.Frame:
         while not self._frames:
@@ -66,6 +79,7 @@ class Outputs:
         self._id, self._left, self._size, self.dropped = id, count, size, 0
 
     def room(self) -> bool:
+        self._channel.release()  # what is drawn next may take long, or never end
         if self._left > 0:
             return True
         self.dropped += 1
@@ -151,8 +165,10 @@ class Worker:
             value = self._cells.run(code)
             if value is not cells.NO_VALUE:
                 text = display.bounded_repr(value).encode("utf-8", "backslashreplace")
-                self._channel.send(wire.Kind.VALUE, id, None, text)
-                self._shower.show(value)
+                self._channel.hold(wire.Kind.VALUE, id, text)
+                if type(value) not in display.PLAIN:
+                    self._channel.release()
+                    self._shower.show(value)
         except KeyboardInterrupt as error:
             self._shower.close_figures()
             return cells.raised_by(error)
