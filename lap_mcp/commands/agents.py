@@ -93,8 +93,8 @@ def _state(agent: Agent) -> str:
 @app.command()
 def add(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Name of its tool: [a-z][a-z0-9_]*")],
-    runtime: Annotated[str, typer.Option(help="Name of a [runtimes.…] table.")],
+    name: Annotated[str, typer.Argument(help="Name of its tool: \\[a-z]\\[a-z0-9_]*")],
+    runtime: Annotated[str, typer.Option(help="Name of a \\[runtimes.…] table.")],
     ref: Annotated[str, typer.Option(help="What the runtime calls it.")] = "",
     description: Annotated[str, typer.Option(help="What it is good for.")] = "",
     input_schema: Annotated[
@@ -129,7 +129,7 @@ def add(
 @app.command("import")
 def import_(
     context: typer.Context,
-    runtime: Annotated[str, typer.Argument(help="Name of a [runtimes.…] table.")],
+    runtime: Annotated[str, typer.Argument(help="Name of a \\[runtimes.…] table.")],
     refs: Annotated[list[str] | None, typer.Option("--ref", help="Only this one.")] = None,
 ) -> None:
     """Register what a runtime lists now, once, under names of their own."""

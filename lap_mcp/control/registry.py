@@ -198,7 +198,7 @@ class Registry:
 
         Raises:
             Invalid: its name, runtime or schema.
-            Conflict: the name is taken.
+            Conflict: the name is taken, or the agent has another name already.
             StoreError
         """
         self._check_name(row.name)
@@ -215,8 +215,22 @@ class Registry:
                 f"The name {row.name} belongs to {existing.ref!r} of runtime {existing.runtime}.",
                 remedy="Choose another name, or remove that agent first.",
             )
+        self._check_unnamed(row)
         await self._save(row)
         return self.agent(row.name)
+
+    def _check_unnamed(self, row: CatalogueRow) -> None:
+        """Names that a person gave before go first, so that `row` would not be shown."""
+        for agent in self._merged.agents.values():
+            if agent.name == row.name or agent.source == "discovery":
+                continue
+            if (agent.runtime, agent.ref) == (row.runtime, row.ref):
+                which = f"its agent {row.ref!r}" if row.ref else "its agent"
+                remedy = f"Call it `{agent.name}`, or name another one with `--ref`."
+                raise Conflict(
+                    f"Runtime {row.runtime} has {which} registered already, as {agent.name}.",
+                    remedy=remedy,
+                )
 
     async def import_listed(self, runtime: str, info: AgentInfo, name: str) -> Agent:
         """Store an agent that a runtime listed once, with the runtime's words."""

@@ -22,6 +22,14 @@ def test_help_and_version_are_results(user: User) -> None:
     assert user.ok("--version").strip()
 
 
+def test_help_shows_square_brackets(user: User) -> None:
+    added = user.ok("agents", "add", "--help")
+    assert "[a-z][a-z0-9_]*" in added
+    assert "[runtimes.…]" in added
+    assert "[runtimes.…]" in user.ok("agents", "import", "--help")
+    assert "\\[" not in added
+
+
 def test_an_unknown_command_or_option_ends_with_2(user: User) -> None:
     assert user.run("agnets").returncode == 2
     assert user.run("agents", "list", "--wat").returncode == 2

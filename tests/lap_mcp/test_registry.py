@@ -231,6 +231,19 @@ async def test_what_is_added_is_checked(town: Town) -> None:
             await process.registry.add(row("one", "another"))
 
 
+async def test_one_agent_is_not_added_under_a_second_name(town: Town) -> None:
+    town.host("http://lab", info("Helper"))
+    town.write(LAB + '[agents.mine]\nruntime = "lab"\nref = "x"\n')
+    async with town.process() as process:
+        with pytest.raises(Conflict, match="registered already, as mine"):
+            await process.registry.add(row("second", ref="x"))
+        assert "second" not in process.registry.rows()
+        await process.registry.add(row("third", ref="y"))
+        with pytest.raises(Conflict, match="registered already, as third"):
+            await process.registry.add(row("fourth", ref="y"))
+        assert process.names == ["mine", "third"]
+
+
 async def test_an_added_agent_is_forgotten_and_a_discovered_one_hidden(town: Town) -> None:
     town.host("http://lab", info("found"))
     town.write(LAB)
