@@ -191,7 +191,10 @@ def _values(execution: Execution) -> list[str]:
     """Value, rich text and standard error."""
     sections = []
     if execution.value is not None:
-        sections.append(_capped(f"=> {clean(execution.value)}", 1536, 0, "the value"))
+        value = clean(execution.value)
+        # A table's header has to stand above its columns.
+        between = "\n" if "\n" in value else " "
+        sections.append(_capped(f"=>{between}{value}", 1536, 0, "the value"))
     sections.extend(_rich_text(execution))
     err = clean(execution.stderr).rstrip("\n")
     if err:

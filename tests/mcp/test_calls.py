@@ -214,6 +214,13 @@ async def test_code_keeps_its_state_on_one_handshake_connection_and_shares_it_wi
         assert len(s.world.sandboxes.released) == 2
 
 
+async def test_a_value_of_many_lines_keeps_its_columns() -> None:
+    async with served() as s, s.client("legacy") as client:
+        await client.call_tool("code_interpreter", {"code": "set t    a\n0  1"})
+        shown = text(await client.call_tool("code_interpreter", {"code": "get t"}))
+        assert "=>\n   a\n0  1\n" in shown
+
+
 async def test_a_stateless_call_gets_its_own_sandbox_and_can_go_on_in_it() -> None:
     async with served() as s, s.client() as client:
         first = await client.call_tool("code_interpreter", {"code": "set a 7"})
