@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Where code_interpreter runs Python.")
 
 REPORT_SECONDS = 1.0
+_STEP = re.compile(r"step \d+ of \d+")
+_SECONDS = re.compile(r" \(\d+ s\)$")
 _EXTENSIONS = {
     "image/png": "png",
     "image/jpeg": "jpg",
@@ -59,21 +62,48 @@ async def _launcher(started: Program, config: Config) -> AsyncIterator[DockerLau
 
 @asynccontextmanager
 async def _progress(launcher: DockerLauncher) -> AsyncIterator[None]:
-    """Say how far the launcher is, each time that changes."""
+    """Say how far the launcher is: one moving line on a terminal, else a line for each step."""
 
-    async def report() -> None:
+    async def report(tell: Callable[[str], None]) -> None:
         told = ""
         while True:
             await anyio.sleep(REPORT_SECONDS)
             words = launcher.preparation().words
             if words != told:
-                say(words)
+                tell(words)
                 told = words
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(report)
-        yield
-        tasks.cancel_scope.cancel()
+    with _teller() as tell:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(report, tell)
+            yield
+            tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def _teller() -> Iterator[Callable[[str], None]]:
+    if not sys.stderr.isatty():
+        yield each_step(say)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status("starting") as status:
+        yield lambda words: status.update(Text(words))
+
+
+def each_step(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Tells words only where they differ in more than their seconds and the work in one step."""
+    told: list[str] = []
+
+    def step(words: str) -> None:
+        found = _STEP.search(words)
+        key = found[0] if found else _SECONDS.sub("", words)
+        if told != [key]:
+            told[:] = [key]
+            tell(words)
+
+    return step
 
 
 @app.command()

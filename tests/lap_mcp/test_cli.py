@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lap_mcp.commands.sandbox import each_step
 from tests.canary import canary
 from tests.lap_mcp.user import User
 from tests.waiting import eventually
@@ -207,6 +208,22 @@ def test_changed_words_are_shown_and_accepted(user: User) -> None:
 
 
 @pytest.mark.docker
+def test_a_build_is_told_once_for_each_step() -> None:
+    told: list[str] = []
+    tell = each_step(told.append)
+    for words in ("starting (0 s)", "starting (1 s)", "step 1 of 9, RUN a (2 s)"):
+        tell(f"sandbox image: {words}")
+    tell("sandbox image: step 1 of 9, collecting numpy (3 s)")
+    tell("sandbox image: step 2 of 9, COPY b (4 s)")
+    tell("ready")
+    assert [line.removeprefix("sandbox image: ") for line in told] == [
+        "starting (0 s)",
+        "step 1 of 9, RUN a (2 s)",
+        "step 2 of 9, COPY b (4 s)",
+        "ready",
+    ]
+
+
 def test_code_is_run_in_a_sandbox(user: User, tmp_path: Path) -> None:
     del user.environ["DOCKER_HOST"]
     code = user.project / "code.py"
