@@ -214,7 +214,8 @@ class Sandboxes:
             return self._find(principal, sandbox_id), False
         if scope is None:
             return await self._open(principal, None), True
-        async with self._opening.setdefault(scope, anyio.Lock()):
+        # Free nearly always: then taking it costs no turn of the loop.
+        async with self._opening.setdefault(scope, anyio.Lock(fast_acquire=True)):
             known = self._entries.get(self._scopes.get(scope, ""))
             if known is not None and known.sandbox.alive and known.principal == principal.id:
                 return known, False
