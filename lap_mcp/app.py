@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = version("lap-mcp")
 STORE_FILE = "lap.db"
+REAP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +273,7 @@ async def open_services(
         if server:
             tasks.start_soon(parts.refresher.run)
             sandboxes.prepare()
-            tasks.start_soon(_reap, launcher)
+            tasks.start_soon(keep_reaping, launcher)
         services = Services(
             sessions=sessions,
             registry=parts.registry,
@@ -322,6 +323,13 @@ def _sandbox_limits(config: Config) -> SandboxLimits:
         open=table.max_open,
         per_principal=table.per_principal,
     )
+
+
+async def keep_reaping(launcher: Launcher, every: float = REAP_SECONDS) -> None:
+    """At the start, and again: a server that is killed later has nobody else to clear up."""
+    while True:
+        await _reap(launcher)
+        await anyio.sleep(every)
 
 
 async def _reap(launcher: Launcher) -> None:
