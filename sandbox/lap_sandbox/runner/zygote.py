@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from lap_sandbox.runner import worker
+from lap_sandbox.runner import ipython, worker
 from lap_sandbox.runner.processes import make_dumpable
 
 FONT_CACHE = Path("/opt/lap/mpl")
@@ -60,6 +60,7 @@ def main(control_fd: int) -> NoReturn:
     make_dumpable(False)
     control = socket.socket(fileno=control_fd)
     _warm()
+    ipython.install()
     gc.collect()
     gc.freeze()
     control.sendall(b"R")
