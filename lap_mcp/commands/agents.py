@@ -79,11 +79,18 @@ def list_(
     else:
         rows = [(a.name, a.runtime, a.ref, a.source, _state(a), a.description) for a in agents]
         columns = ("name", "runtime", "ref", "from", "state", "description")
-        hint = "" if config.runtimes else "  Add a runtime to lap.toml: `lap-mcp init`."
-        put_table(columns, rows, f"There are no agents.{hint}")
+        put_table(columns, rows, f"There are no agents.{_what_to_add(config)}")
     for problem in problems:
         say(f"{problem.level}: {problem.where}: {problem.message} {problem.remedy}".rstrip())
     raise typer.Exit(WRONG if wrong else OK)
+
+
+def _what_to_add(config: Config) -> str:
+    if config.runtimes:
+        return ""
+    if config.file is None:
+        return "  `lap-mcp init` writes a configuration to fill in."
+    return f"  Add a [runtimes.NAME] table to {config.file}."
 
 
 def _state(agent: Agent) -> str:
