@@ -122,7 +122,6 @@ def face_options(config: Config, program: Program, *, http: bool = False) -> Fac
         read_only=config.mcp.read_only,
         max_agent_tools=config.mcp.max_agent_tools,
         transport="http" if http else "stdio",
-        client_folder=None if http else program.here.folder,
     )
 
 

@@ -140,7 +140,7 @@ class LimitsTable(Table):
     approval_expiry: Duration = 24 * 3600.0
     """How long a question stays open."""
     file_size: Size = 50 * MiB
-    """Largest file given to, or taken from, an agent."""
+    """Largest file given by path (stdio)."""
 
 
 class ServerTable(Table):

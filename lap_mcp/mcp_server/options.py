@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 from lap_mcp.errors import ConfigError
@@ -50,8 +49,6 @@ class FaceOptions:
     max_agent_tools: int = 24
     """Above it only pinned agents are tools of their own."""
     transport: Literal["stdio", "http"] = "stdio"
-    client_folder: Path | None = None
-    """Where paths in `files` start, on stdio; the control layer resolves them."""
     grace: float = GRACE
     heartbeat: float = HEARTBEAT
     chain: tuple[str, ...] = ()

@@ -121,6 +121,7 @@ class Sandbox(Protocol):
 
         Raises:
             SandboxGone: the environment ended (its engine stopped, it was closed).
+            LimitReached: more code than one execution may have; nothing ran.
         """
         ...
 

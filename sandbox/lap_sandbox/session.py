@@ -15,7 +15,7 @@ from lap_sandbox.base import Execution, FileInfo, Limits, OnOutput
 from lap_sandbox.collect import Collector
 from lap_sandbox.container import Container
 from lap_sandbox.endings import Ending, finish
-from lap_sandbox.errors import LauncherUnavailable, SandboxGone
+from lap_sandbox.errors import LauncherUnavailable, LimitReached, SandboxGone
 from lap_sandbox.runner import wire
 from lap_sandbox.runner.wire import Kind
 
@@ -27,6 +27,7 @@ QUIET_SECONDS = 2.0
 """Without a byte: ask the supervisor whether it is there."""
 PONG_SECONDS = 5.0
 MAX_CODE = 4 * 1024 * 1024
+"""Bytes of code in one execution."""
 
 GONE = "This sandbox has ended, and its variables and files with it. Open a new one."
 
@@ -73,6 +74,11 @@ class ContainerSandbox:
         self, code: str, *, timeout: float, on_output: OnOutput | None = None
     ) -> Execution:
         self._require_alive()
+        size = len(code.encode("utf-8", "replace"))
+        if size > MAX_CODE:
+            raise LimitReached(
+                f"The code has {size} bytes; {MAX_CODE} is the limit. Put data into a file."
+            )
         async with self._turn:
             self._require_alive()
             return await self._execute(code, timeout, on_output)

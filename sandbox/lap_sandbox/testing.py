@@ -17,7 +17,6 @@ import anyio.lowlevel
 from lap_sandbox.base import (
     Check,
     Execution,
-    ExecutionError,
     FileInfo,
     LauncherConfig,
     Limits,
@@ -52,13 +51,6 @@ def echo(code: str) -> Scripted:
     """The default script: the code is its own output, the way `print` would show it."""
     execution = Execution(id="", status="ok", stdout=code, value=None)
     return Scripted(execution=execution, live=[("stdout", code)] if code else [])
-
-
-def raising(name: str, value: str) -> Scripted:
-    """An execution that raised."""
-    trace = f"Traceback (most recent call last):\n  Cell 1, line 1\n{name}: {value}"
-    error = ExecutionError(name=name, value=value, traceback=trace)
-    return Scripted(execution=Execution(id="", status="error", error=error))
 
 
 class ScriptedSandbox:

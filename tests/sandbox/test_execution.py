@@ -7,6 +7,8 @@ import time
 import anyio
 import pytest
 from lap_sandbox.base import Execution, Sandbox
+from lap_sandbox.errors import LimitReached
+from lap_sandbox.session import MAX_CODE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 
@@ -338,3 +340,14 @@ async def test_common_work_runs_under_the_restrictions(sandbox: Sandbox) -> None
     ):
         execution = await run(sandbox, code)
         assert execution.status == "ok", (code, execution.error)
+
+
+async def test_more_code_than_one_execution_may_have_is_refused_and_the_state_is_kept(
+    sandbox: Sandbox,
+) -> None:
+    await run(sandbox, "x = 5")
+
+    with pytest.raises(LimitReached, match="4194304 is the limit"):
+        await run(sandbox, "#" * (MAX_CODE + 1))
+
+    assert await value(sandbox, "x" + " " * (MAX_CODE - 1)) == "5"
