@@ -1,21 +1,18 @@
-"""Every adapter in every configuration that changes how it behaves, each with a real server."""
+"""Every adapter in every configuration that changes how it behaves, each with a real server.
+
+A kind of its own file, `case_<kind>.py`, is added to `CASES` at the end of this one."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
-
-from lap_runtimes.base import Runtime
-from lap_runtimes.kinds import load
 
 from tests.canary import canary
 from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
-from tests.runtimes.serving import Proxy, address, listening, proxied, serving
+from tests.runtimes.bench import Case
 
 
 def example_agent() -> Any:
@@ -28,57 +25,6 @@ def example_agent() -> Any:
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
-
-
-SLOTS = {"a2a": "a2a", "openai_responses": "responses", "http": "http"}
-ADAPTERS = {kind: load(kind) for kind in ("a2a", "openai_responses", "http")}
-
-
-@dataclass(slots=True, kw_only=True)
-class Bench:
-    """A runtime, the server behind it, and the proxy between."""
-
-    runtime: Runtime
-    proxy: Proxy
-    server: Any
-    cancelled: Callable[[], int]
-    """How many turns the server has ended before their time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """`app(url)` makes the server: its ASGI application, itself, its count of cancelled turns."""
-
-    id: str
-    kind: str
-    app: Callable[[str], tuple[Any, Any, Callable[[], int]]]
-    settings: dict[str, Any] = field(default_factory=dict)
-    path: str = ""
-    ask: str | None = None
-    """A prompt that makes the agent ask."""
-    ask_kind: str = ""
-    file: str | None = None
-    one_connection: bool = True
-    """A turn is one stream; False: many short requests, which a cut does not end."""
-
-    @asynccontextmanager
-    async def bench(self) -> AsyncIterator[Bench]:
-        listener = listening()
-        url = address(listener)
-        app, server, cancelled = self.app(url)
-        with serving(app) as direct:
-            async with proxied(direct, listener) as proxy:
-                adapter = ADAPTERS[self.kind]
-                settings = {"auth": {"bearer": "env:KEY"}, "url": url + self.path, **self.settings}
-                secret = canary(SLOTS[self.kind])
-                config = adapter.Config.model_validate(
-                    settings, context={"resolve_secret": lambda reference: secret}
-                )
-                runtime = adapter(config)
-                try:
-                    yield Bench(runtime=runtime, proxy=proxy, server=server, cancelled=cancelled)
-                finally:
-                    await runtime.aclose()
 
 
 def _a2a(**options: Any) -> Callable[[str], tuple[Any, Any, Callable[[], int]]]:
@@ -116,6 +62,7 @@ _CANCEL = {"method": "DELETE", "path": "runs/${ref.run}"}
 A2A = {"kind": "a2a", "ask": "ask color?", "ask_kind": "input", "file": "file a.txt body of it"}
 RESPONSES = {
     "kind": "openai_responses",
+    "slot": "responses",
     "app": _responses,
     "path": "/v1",
     "ask": "ask /etc/passwd",

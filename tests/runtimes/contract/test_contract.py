@@ -32,7 +32,8 @@ from lap_runtimes.base import (
 )
 from lap_runtimes.errors import RuntimeFailure, Unavailable, Unsupported
 
-from tests.runtimes.cases import CASES, Bench, Case
+from tests.runtimes.bench import Bench, Case
+from tests.runtimes.cases import CASES
 from tests.runtimes.conftest import MakeTurn
 from tests.waiting import eventually_async
 

@@ -1,0 +1,64 @@
+"""A runtime under test, the real server behind it and the proxy between: what every adapter's cases
+are made of.  The cases themselves are in `cases.py` and in one `case_<kind>.py` a kind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from lap_runtimes.base import Runtime
+from lap_runtimes.kinds import load
+
+from tests.canary import canary
+from tests.runtimes.serving import Proxy, address, listening, proxied, serving
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """A runtime, the server behind it, and the proxy between."""
+
+    runtime: Runtime
+    proxy: Proxy
+    server: Any
+    cancelled: Callable[[], int]
+    """How many turns the server has ended before their time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """`app(url)` makes the server: its ASGI application, itself, its count of cancelled turns."""
+
+    id: str
+    kind: str
+    app: Callable[[str], tuple[Any, Any, Callable[[], int]]]
+    slot: str = ""
+    """Canary slot of the credential; empty: the one named like the kind."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    path: str = ""
+    ask: str | None = None
+    """A prompt that makes the agent ask."""
+    ask_kind: str = ""
+    file: str | None = None
+    one_connection: bool = True
+    """A turn is one stream; False: many short requests, which a cut does not end."""
+
+    @asynccontextmanager
+    async def bench(self) -> AsyncIterator[Bench]:
+        listener = listening()
+        url = address(listener)
+        app, server, cancelled = self.app(url)
+        with serving(app) as direct:
+            async with proxied(direct, listener) as proxy:
+                adapter = load(self.kind)
+                settings = {"auth": {"bearer": "env:KEY"}, "url": url + self.path, **self.settings}
+                secret = canary(self.slot or self.kind)
+                config = adapter.Config.model_validate(
+                    settings, context={"resolve_secret": lambda reference: secret}
+                )
+                runtime = adapter(config)
+                try:
+                    yield Bench(runtime=runtime, proxy=proxy, server=server, cancelled=cancelled)
+                finally:
+                    await runtime.aclose()
