@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from lap_runtimes.base import Runtime
@@ -13,6 +14,11 @@ from lap_runtimes.kinds import load
 
 from tests.canary import canary
 from tests.runtimes.serving import Proxy, address, listening, proxied, serving
+
+
+@cache
+def adapter_of(kind: str) -> type[Any]:
+    return load(kind)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +50,10 @@ class Case:
     one_connection: bool = True
     """A turn is one stream; False: many short requests, which a cut does not end."""
 
+    def __post_init__(self) -> None:
+        # Imported while the tests are collected: it reads files, which an event loop may not.
+        adapter_of(self.kind)
+
     @asynccontextmanager
     async def bench(self) -> AsyncIterator[Bench]:
         listener = listening()
@@ -51,7 +61,7 @@ class Case:
         app, server, cancelled = self.app(url)
         with serving(app) as direct:
             async with proxied(direct, listener) as proxy:
-                adapter = load(self.kind)
+                adapter = adapter_of(self.kind)
                 settings = {"auth": {"bearer": "env:KEY"}, "url": url + self.path, **self.settings}
                 secret = canary(self.slot or self.kind)
                 config = adapter.Config.model_validate(
