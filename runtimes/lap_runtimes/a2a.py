@@ -1,7 +1,7 @@
 """A2A agents (1.0, and 0.3 through the SDK): discovery from the agent card, streaming or polling,
 questions, cancel, and attaching again by task.
 
-The SDK is behind `a2a_client.py`; what the events mean is in `a2a_fold.py`.
+The wire is in `a2a_client.py`; what the events mean is in `a2a_fold.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import anyio
 from pydantic import Field
 
-from lap_runtimes.a2a_client import Card, Json, Peer
+from lap_runtimes.a2a_card import Card
+from lap_runtimes.a2a_client import Json, Peer, peer_of
 from lap_runtimes.a2a_fold import INTERRUPTED, TaskFold
 from lap_runtimes.base import (
     AgentInfo,
@@ -23,6 +24,7 @@ from lap_runtimes.base import (
     Capabilities,
     Event,
     EventStream,
+    Heartbeat,
     Prompt,
     Ref,
     Turn,
@@ -118,7 +120,7 @@ class A2ARuntime:
             ref["answered"] = turn.ref["question"]
         message = await _message(turn)
         async with self._peer(str(ref.get("agent", ""))) as peer:
-            fold = TaskFold(turn.id, ref, whole=not peer.card.streams)
+            fold = TaskFold(turn.id, ref, whole=not peer.streams)
             if resumed:
                 fold.task_id = str(turn.ref["task"])
                 events = self._resumed(peer, fold, message)
@@ -141,17 +143,17 @@ class A2ARuntime:
                     yield event
 
     async def _follow(
-        self, peer: Peer, fold: TaskFold, responses: AsyncGenerator[Json, None]
+        self, peer: Peer, fold: TaskFold, responses: AsyncGenerator[Json | None, None]
     ) -> AsyncGenerator[Event, None]:
         """The events of a stream; then, where the end is to be looked up or the agent does not
         stream, of looking at the task.  A stream that breaks off just ends."""
         async with aclosing(responses):
             async for response in responses:
-                for event in fold.feed(response):
+                for event in fold.feed(response) if response is not None else [Heartbeat()]:
                     yield await fetched(self._http, event)
                 if fold.finished or fold.wants_task:
                     break
-        if fold.finished or (peer.card.streams and not fold.wants_task):
+        if fold.finished or (peer.streams and not fold.wants_task):
             return
         async with aclosing(self._polled(peer, fold)) as events:
             async for event in events:
@@ -186,7 +188,7 @@ class A2ARuntime:
             yield await fetched(self._http, event)
         if fold.finished:
             return
-        if not peer.card.streams:
+        if not peer.streams:
             follow = self._polled(peer, fold)
         else:
             follow = self._follow(peer, fold, peer.subscribe(fold.task_id))
@@ -214,7 +216,7 @@ class A2ARuntime:
 
     @asynccontextmanager
     async def _peer(self, agent: str) -> AsyncIterator[Peer]:
-        peer = Peer(await self._card(agent), self._http)
+        peer = peer_of(await self._card(agent), self._http)
         try:
             yield peer
         finally:
@@ -226,7 +228,9 @@ class A2ARuntime:
         age, card = self._cards.get(path, (0.0, None))
         if card is None or fresh or now - age > _CARD_AGE:
             found = await self._http.json("GET", self._http.url(path))
-            card = Card(found, self._http, self._config.endpoint)
+            card = Card(
+                found, self._http.rules, base=self._http.base, endpoint=self._config.endpoint
+            )
             self._cards[path] = (now, card)
         return card
 

@@ -1,233 +1,273 @@
-"""The A2A SDK behind plain JSON: agent cards, and the calls to one agent.  The only file that
-imports a2a, and the httpx that its SDK wants; what travels there goes through `http.py` and its
-rules for origins, credentials, TLS, redirects and sizes.
+"""Calls to one A2A 1.0 agent, over JSON-RPC or HTTP+JSON, as the specification writes them.
+
+What travels is the protocol's own JSON, which is what the fold reads: through the SDK's messages of
+protobuf and its HTTP client a turn costs four times the CPU.  Agents of 0.3 are spoken to through
+the SDK, which knows both versions (`a2a_legacy.py`).
+Wire format: A2A specification 1.0, sections 9 (JSON-RPC) and 11 (HTTP+JSON), errors in 3.3.2.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
-from typing import Any
-from urllib.parse import urljoin
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, Protocol
+from urllib.parse import quote
 
-import httpx
-from a2a.client import Client, ClientConfig, ClientFactory
-from a2a.client.card_resolver import parse_agent_card
-from a2a.types import a2a_pb2 as wire
-from a2a.utils import errors as foreign
-from google.protobuf.json_format import (  # type: ignore[import-untyped]
-    MessageToDict,
-    ParseDict,
-    ParseError,
-)
-
+from lap_runtimes.a2a_card import Card
 from lap_runtimes.errors import Kind, ProtocolError, Rejected
-from lap_runtimes.http import HTTP, Reply
+from lap_runtimes.http import HTTP, MAX_JSON, Reply
 from lap_runtimes.http_errors import MAX_ERROR_BODY, clean
-from lap_runtimes.origin import origin_of
-from lap_runtimes.stream import EventMeter
+from lap_runtimes.stream import StreamReader, frames
+
+Json = Mapping[str, Any]
 
 MAX_EVENT = 72 * 1024 * 1024
 """Bytes of one event: an inline file of `MAX_FILE_BYTES` as base64, and its frame."""
-_BINDINGS = ("JSONRPC", "HTTP+JSON")
-Json = Mapping[str, Any]
+_VERSION = {"A2A-Version": "1.0"}
+_EVENTS = "text/event-stream"
 
-FOREIGN: tuple[tuple[type[Exception], Kind], ...] = (
-    (foreign.TaskNotFoundError, "not_found"),
-    (foreign.TaskNotCancelableError, "conflict"),
-    (foreign.PushNotificationNotSupportedError, "unsupported"),
-    (foreign.UnsupportedOperationError, "unsupported"),
-    (foreign.ContentTypeNotSupportedError, "invalid"),
-    (foreign.InternalError, "failed"),
-    (foreign.InvalidAgentResponseError, "failed"),
-    (foreign.ExtendedAgentCardNotConfiguredError, "unsupported"),
-    (foreign.InvalidParamsError, "invalid"),
-    (foreign.InvalidRequestError, "invalid"),
-    (foreign.MethodNotFoundError, "unsupported"),
-    (foreign.JSONParseError, "invalid"),
-    (foreign.ExtensionSupportRequiredError, "unsupported"),
-    (foreign.VersionNotSupportedError, "unsupported"),
-)
-"""An error that the agent answered with, and what it is to us."""
-_NOT_BEGUN = {"not_found", "conflict", "unsupported", "invalid"}
+ERRORS: Mapping[str, tuple[int, Kind]] = {
+    "TASK_NOT_FOUND": (-32001, "not_found"),
+    "TASK_NOT_CANCELABLE": (-32002, "conflict"),
+    "PUSH_NOTIFICATION_NOT_SUPPORTED": (-32003, "unsupported"),
+    "UNSUPPORTED_OPERATION": (-32004, "unsupported"),
+    "CONTENT_TYPE_NOT_SUPPORTED": (-32005, "invalid"),
+    "INVALID_AGENT_RESPONSE": (-32006, "failed"),
+    "EXTENDED_AGENT_CARD_NOT_CONFIGURED": (-32007, "unsupported"),
+    "EXTENSION_SUPPORT_REQUIRED": (-32008, "unsupported"),
+    "VERSION_NOT_SUPPORTED": (-32009, "unsupported"),
+    "INVALID_REQUEST": (-32600, "invalid"),
+    "METHOD_NOT_FOUND": (-32601, "unsupported"),
+    "INVALID_PARAMS": (-32602, "invalid"),
+    "INTERNAL_ERROR": (-32603, "failed"),
+    "PARSE_ERROR": (-32700, "invalid"),
+}
+"""An error that the agent answered with: its reason (HTTP+JSON), its code (JSON-RPC), and what
+it is to us."""
+NOT_BEGUN = frozenset({"not_found", "conflict", "unsupported", "invalid"})
+"""The agent has not begun to work on what it refused in these ways."""
 
 
-@contextmanager
-def foreign_errors(where: str) -> Iterator[None]:
-    """Raise ours from the SDK's: `Rejected` for an A2A error, `ProtocolError` for no A2A."""
+class Peer(Protocol):
+    """One agent.  Messages, tasks and responses are the JSON of A2A 1.0, whatever it speaks.
+    Raises `RuntimeFailure`s."""
+
+    streams: bool
+
+    def send(self, message: Json) -> AsyncGenerator[Json | None, None]:
+        """`SendStreamingMessage`, or `SendMessage` that returns at once where the agent does not
+        stream: then one response.  `None`: bytes came that say nothing."""
+        ...
+
+    def subscribe(self, task_id: str) -> AsyncGenerator[Json | None, None]: ...
+
+    async def look(self, task_id: str) -> Json: ...
+
+    async def cancel(self, task_id: str) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+def peer_of(card: Card, http: HTTP) -> Peer:
+    """Raises: Rejected where the agent is of 0.3 and the SDK is not installed."""
+    if not card.interface.legacy:
+        return RPC(card, http) if card.interface.binding == "JSONRPC" else REST(card, http)
     try:
-        yield
-    except tuple(cls for cls, _ in FOREIGN) as exc:
-        kind = next(kind for cls, kind in FOREIGN if isinstance(exc, cls))
-        words = clean(str(exc))
-        raise Rejected(f"{where}: {words}", kind=kind, sent=kind not in _NOT_BEGUN) from exc
-    except foreign.A2AError as exc:
-        raise ProtocolError(f"{where} does not speak A2A: {clean(str(exc))}") from exc
-    except (ParseError, httpx.HTTPError, ValueError, TypeError, KeyError, AttributeError) as exc:
-        raise ProtocolError(f"{where} does not speak A2A: {clean(str(exc))}") from exc
+        from lap_runtimes.a2a_legacy import LegacyPeer
+    except ModuleNotFoundError as exc:
+        raise Rejected(
+            f"{clean(card.name)} speaks {card.protocol}, which needs an extra: "
+            "pip install 'lap-mcp[a2a]'",
+            kind="unsupported",
+            sent=False,
+        ) from exc
+    return LegacyPeer(card, http)
 
 
-class Card:
-    """An agent card of which only those addresses are left that may be called.  Raises `Rejected`
-    where none is left, `ProtocolError` for what is no card."""
-
-    def __init__(self, found: Any, http: HTTP, endpoint: str | None) -> None:
-        whence = f"the agent card of {http.rules.home}"
-        with foreign_errors(whence):
-            self.wire = parse_agent_card(found)
-        spoken = [i for i in self.wire.supported_interfaces if i.protocol_binding in _BINDINGS]
-        if not spoken:
-            offered = ", ".join(i.protocol_binding for i in self.wire.supported_interfaces)
-            raise Rejected(
-                f"{whence} offers {clean(offered) or 'no interface'}; "
-                f"supported are {' and '.join(_BINDINGS)}",
-                kind="unsupported",
-                sent=False,
-            )
-        refusal: Rejected | None = None
-        kept: list[wire.AgentInterface] = []
-        for interface in spoken:
-            url = endpoint or urljoin(f"{http.base}/", interface.url)
-            try:
-                if http.rules.standing(url, whence=whence) == "public":
-                    # `*` is for files: a prompt goes only where the operator's file says.
-                    raise Rejected(
-                        f"{whence} leads to {origin_of(url)}; name it in allow_origins",
-                        kind="invalid",
-                        sent=False,
-                    )
-            except Rejected as exc:
-                refusal = exc
-                continue
-            interface.url = url
-            kept.append(interface)
-        if refusal is not None and not kept:
-            raise refusal
-        del self.wire.supported_interfaces[:]
-        self.wire.supported_interfaces.extend(kept)
-
-    @property
-    def name(self) -> str:
-        return self.wire.name
-
-    @property
-    def streams(self) -> bool:
-        return bool(self.wire.capabilities.streaming)
-
-    @property
-    def protocol(self) -> str:
-        interface = self.wire.supported_interfaces[0]
-        return f"A2A {interface.protocol_version or '1.0'} over {interface.protocol_binding}"
-
-    @property
-    def description(self) -> str:
-        """The card's description and its skills, a line each."""
-        lines = [self.wire.description.strip()]
-        if self.wire.skills:
-            lines.append("Skills:")
-            lines += [f"- {skill.name}: {skill.description}".strip() for skill in self.wire.skills]
-        return "\n".join(line for line in lines if line)
-
-
-class Peer:
-    """The SDK's client for one call, on our HTTP.  Closing it closes every answer still open, which
-    the SDK would leave to the garbage collector.  Messages, tasks and responses are the JSON of A2A
-    1.0, whatever version the agent speaks."""
+class _Peer:
+    """What both bindings share.  Nothing is open between calls."""
 
     def __init__(self, card: Card, http: HTTP) -> None:
-        self.card = card
         self._http = http
         self._where = http.rules.home
-        self._httpx = httpx.AsyncClient(transport=_Bridge(http), timeout=None, trust_env=False)
-        config = ClientConfig(httpx_client=self._httpx, supported_protocol_bindings=list(_BINDINGS))
-        with foreign_errors(self._where):
-            self._client: Client = ClientFactory(config).create(card.wire)
+        self._url = card.interface.url
+        self._tenant = card.interface.tenant
+        self.streams = card.streams
 
     async def aclose(self) -> None:
-        await self._httpx.aclose()
+        """Nothing is open."""
 
-    def send(self, message: Json) -> AsyncGenerator[Json, None]:
-        """`SendStreamingMessage`, or `SendMessage` with `returnImmediately` where the agent does
-        not stream: then one response."""
-        with foreign_errors(self._where):
-            request = wire.SendMessageRequest(message=ParseDict(message, wire.Message()))
-        request.configuration.return_immediately = not self.card.streams
-        return self._responses(self._client.send_message(request))
+    def _sending(self, message: Json) -> Json:
+        request: dict[str, Any] = {"message": message}
+        if not self.streams:
+            request["configuration"] = {"returnImmediately": True}
+        return request
 
-    def subscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
-        return self._responses(self._client.subscribe(wire.SubscribeToTaskRequest(id=task_id)))
-
-    async def look(self, task_id: str) -> Json:
-        with self._http.within(), foreign_errors(self._where):
-            task = await self._client.get_task(wire.GetTaskRequest(id=task_id))
-            found: Json = MessageToDict(task)
-            return found
-
-    async def cancel(self, task_id: str) -> None:
-        with self._http.within(), foreign_errors(self._where):
-            await self._client.cancel_task(wire.CancelTaskRequest(id=task_id))
-
-    async def _responses(
-        self, responses: AsyncIterator[wire.StreamResponse]
-    ) -> AsyncGenerator[Json, None]:
-        with foreign_errors(self._where):
-            async for response in responses:
-                yield MessageToDict(response)
-
-
-class _Bridge(httpx.AsyncBaseTransport):
-    """httpx's requests, sent by `http.py`: its origins, credential, TLS, redirects and errors."""
-
-    def __init__(self, http: HTTP) -> None:
-        self._http = http
-        self._open: set[Reply] = set()
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        dropped = ("host", "content-length", "connection", "user-agent", "accept-encoding")
-        reply = await self._http.open(
-            request.method,
-            str(request.url),
-            content=await request.aread(),
-            headers={k: v for k, v in request.headers.items() if k not in dropped},
-            whence="the agent card",
+    async def _open(self, method: str, url: str, body: Json | None, accept: str) -> Reply:
+        headers = {**_VERSION, "Accept": accept}
+        content = None
+        if body is not None:
+            content = json.dumps(body, ensure_ascii=False).encode()
+            headers["Content-Type"] = "application/json"
+        return await self._http.open(
+            method, url, content=content, headers=headers, whence="the agent card"
         )
-        self._open.add(reply)
-        if reply.status >= 400:
-            return await self._error(reply)
-        kept = {"content-type": reply.headers.get("content-type", "")}
-        return httpx.Response(reply.status, headers=kept, stream=_Body(reply))
 
-    async def aclose(self) -> None:
-        for reply in list(self._open):
-            self._open.discard(reply)
+    async def _once(self, method: str, url: str, body: Json | None) -> Any:
+        with self._http.within():
+            reply = await self._open(method, url, body, "application/json")
+            try:
+                return await self._whole(reply)
+            finally:
+                await reply.aclose()
+
+    async def _stream(self, method: str, url: str, body: Json | None) -> AsyncGenerator[Any, None]:
+        """Values of the stream's events; `None` for bytes without one."""
+        reply = await self._open(method, url, body, _EVENTS)
+        try:
+            if reply.media_type != _EVENTS:
+                yield await self._whole(reply)
+                return
+            await self._refuse(reply)
+            reader = StreamReader("sse", limit=MAX_EVENT)
+            async with (
+                aclosing(reply.chunks()) as chunks,
+                aclosing(frames(chunks, reader)) as found,
+            ):
+                async for frame in found:
+                    yield None if frame is None else self._parsed(frame.data)
+        finally:
             await reply.aclose()
 
-    async def _error(self, reply: Reply) -> httpx.Response:
-        """An A2A error in the body goes to the SDK, which knows its codes; others are raised."""
+    async def _whole(self, reply: Reply) -> Any:
+        await self._refuse(reply)
+        return self._parsed(await reply.read(max(MAX_EVENT, MAX_JSON)))
+
+    async def _refuse(self, reply: Reply) -> None:
+        """Raise what a status of 400 or more means."""
+        if reply.status < 400:
+            return
         body = self._http.scrub(await reply.read(MAX_ERROR_BODY, cut=True))
         try:
-            error = json.loads(body).get("error", {})
-            code, details = error.get("code"), error.get("details")
-        except (ValueError, AttributeError):
-            code, details = None, None
-        if isinstance(code, int) and code < 0:
-            return httpx.Response(200, headers={"content-type": "application/json"}, content=body)
-        if details:
-            return httpx.Response(reply.status, content=body)
+            found = json.loads(body)
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            self._raise_error(found, status=reply.status)
         raise self._http.rejection(reply, body)
 
+    def _parsed(self, text: str | bytes) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as exc:
+            raise self._no_a2a(f"{text[:100]!r} is not JSON") from exc
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
+    def _raise_error(self, body: Json, *, status: int | None = None) -> None:
+        """Raise the A2A error that a body says, if it says one."""
+        error = body.get("error")
+        if error is None:
+            return
+        if not isinstance(error, dict):
+            raise self._no_a2a("its error is not an object")
+        code, reason = error.get("code"), _reason(error)
+        kind = next(
+            (k for name, (c, k) in ERRORS.items() if name == reason or (c == code and c < 0)), None
+        )
+        if kind is None:
+            if status is not None:
+                return
+            kind = "failed"
+        words = clean(str(error.get("message", ""))) or reason or f"error {code}"
+        raise Rejected(f"{self._where}: {words}", kind=kind, sent=kind not in NOT_BEGUN)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        meter = EventMeter(MAX_EVENT, events=self._reply.media_type == "text/event-stream")
-        async with aclosing(self._reply.chunks()) as chunks:
-            async for chunk in chunks:
-                meter.count(chunk)
-                yield chunk
+    def _no_a2a(self, words: str) -> ProtocolError:
+        return ProtocolError(f"{self._where} does not speak A2A: {clean(words)}")
 
-    async def aclose(self) -> None:
-        await self._reply.aclose()
+    def _response(self, value: Any) -> Json:
+        if isinstance(value, dict):
+            return value
+        raise self._no_a2a("its answer is not an object")
+
+
+def _reason(error: Json) -> str:
+    """`google.rpc.ErrorInfo.reason`, where the error has one."""
+    for key in ("details", "data"):
+        entries = error.get(key)
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict) and isinstance(entry.get("reason"), str):
+                return str(entry["reason"])
+    return ""
+
+
+class RPC(_Peer):
+    """JSON-RPC 2.0: every call is a POST to one address."""
+
+    def send(self, message: Json) -> AsyncGenerator[Json | None, None]:
+        method = "SendStreamingMessage" if self.streams else "SendMessage"
+        return self._results(method, self._sending(message))
+
+    def subscribe(self, task_id: str) -> AsyncGenerator[Json | None, None]:
+        return self._results("SubscribeToTask", {"id": task_id})
+
+    async def look(self, task_id: str) -> Json:
+        return await self._result("GetTask", {"id": task_id})
+
+    async def cancel(self, task_id: str) -> None:
+        await self._result("CancelTask", {"id": task_id})
+
+    async def _result(self, method: str, params: Json) -> Json:
+        found = await self._once("POST", self._url, self._request(method, params))
+        return self._response(self._unpacked(found))
+
+    async def _results(self, method: str, params: Json) -> AsyncGenerator[Json | None, None]:
+        values = self._stream("POST", self._url, self._request(method, params))
+        async with aclosing(values):
+            async for value in values:
+                yield None if value is None else self._response(self._unpacked(value))
+
+    def _request(self, method: str, params: Json) -> Json:
+        if self._tenant:
+            params = {"tenant": self._tenant, **params}
+        return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+    def _unpacked(self, value: Any) -> Any:
+        answer = self._response(value)
+        self._raise_error(answer)
+        if "result" not in answer:
+            raise self._no_a2a("its answer has neither a result nor an error")
+        return answer["result"]
+
+
+class REST(_Peer):
+    """HTTP+JSON: an address each."""
+
+    def send(self, message: Json) -> AsyncGenerator[Json | None, None]:
+        verb = "stream" if self.streams else "send"
+        return self._responses(self._at(f"message:{verb}"), self._sending(message))
+
+    def subscribe(self, task_id: str) -> AsyncGenerator[Json | None, None]:
+        return self._responses(self._at(f"tasks/{quote(task_id, safe='')}:subscribe"), None)
+
+    async def look(self, task_id: str) -> Json:
+        found = await self._once("GET", self._at(f"tasks/{quote(task_id, safe='')}"), None)
+        return self._checked(found)
+
+    async def cancel(self, task_id: str) -> None:
+        url = self._at(f"tasks/{quote(task_id, safe='')}:cancel")
+        self._checked(await self._once("POST", url, {"id": task_id}))
+
+    async def _responses(self, url: str, body: Json | None) -> AsyncGenerator[Json | None, None]:
+        values = self._stream("POST", url, body)
+        async with aclosing(values):
+            async for value in values:
+                yield None if value is None else self._checked(value)
+
+    def _at(self, path: str) -> str:
+        start = f"{self._url.rstrip('/')}/"
+        return f"{start}{quote(self._tenant, safe='')}/{path}" if self._tenant else start + path
+
+    def _checked(self, value: Any) -> Json:
+        answer = self._response(value)
+        self._raise_error(answer)
+        return answer

@@ -13,8 +13,8 @@ import pytest
 from a2a.utils import errors as foreign
 from a2a.utils.errors import A2AError
 from lap_runtimes.a2a import A2AConfig, A2ARuntime
-from lap_runtimes.a2a_client import FOREIGN, foreign_errors
 from lap_runtimes.a2a_fold import TaskFold
+from lap_runtimes.a2a_legacy import FOREIGN, foreign_errors
 from lap_runtimes.base import Answer, Asked, Done, Event, File, Message, MessageDelta, Progress
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure
 from starlette.applications import Starlette
