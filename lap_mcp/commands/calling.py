@@ -51,8 +51,8 @@ async def call(
         after = accepted.session.last_seq
         turn = await shown(services, accepted.turn, after=after, as_json=as_json)
         if as_json:
-            answer = await services.sessions.answer_text(LOCAL, turn.session_id, turn.id)
-            put_json({"session": turn.session_id, "turn": turn, "answer": answer})
+            content = await services.sessions.content(LOCAL, turn.session_id, turn.id)
+            put_json({"session": turn.session_id, "turn": turn, "answer": content.text})
         return await ended(services, turn, quiet=as_json)
 
 

@@ -62,7 +62,7 @@ def show(context: typer.Context, session: Id, as_json: Json = False) -> None:
             events: list[StoredEvent] = []
             while page := await api.events(LOCAL, session, after=events[-1].seq if events else 0):
                 events += page
-            answers = [await api.answer_text(LOCAL, session, turn.id) for turn in turns]
+            answers = [(await api.content(LOCAL, session, turn.id)).text for turn in turns]
             return found, turns, events, answers
 
     found, turns, events, answers = run(work)

@@ -120,15 +120,18 @@ async def wait(
         return turn_store.find_owned(connection, principal, session_id, turn_id)
 
     give_up = anyio.current_time() + timeout
-    token = None
+    token = turn = None
     with engine.hub.join(session_id) as (live, inbox):
         while True:
-            newest = None if live.driven else await engine.database.token()
-            if live.driven or newest != token:
-                token = newest
-                turn = await engine.database.read(query)
-                if turn.ended or turn.outcome == "requires_action":
-                    return turn
+            known = live.turn(principal, turn_id)
+            if known is not None:
+                turn = known
+            else:
+                newest = None if live.driven else await engine.database.token()
+                if turn is None or live.driven or newest != token:
+                    token, turn = newest, await engine.database.read(query)
+            if turn.ended or turn.outcome == "requires_action":
+                return turn
             left = give_up - anyio.current_time()
             if left <= 0:
                 return turn

@@ -33,7 +33,7 @@ class Leased:
         self.turn_id = turn_id
         """The turn that runs now."""
         self.live = engine.hub.get(lease.session_id)
-        self.order = anyio.Lock()
+        self.order = anyio.Lock(fast_acquire=True)
         """Held while an event is taken in, and while an answer is passed on: what follows from an
         answer is stored after it."""
 
@@ -70,5 +70,6 @@ class Leased:
         """Show what was stored to those who follow."""
         self.live.publish(stored)
         if any(event.type.startswith("session.status") for event in stored):
+            self.live.doubt(self.turn_id)
             uri = f"lap://sessions/{self.lease.session_id}"
             self.engine.changes.publish(Change("resource", uri))

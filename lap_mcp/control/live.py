@@ -14,12 +14,15 @@ from typing import Literal
 
 import anyio
 
-from lap_mcp.model import Delta, StoredEvent
+from lap_mcp.model import Delta, StoredEvent, Turn
 
 from .services import Followed
 
 _INBOX = 1024
 """Items kept for a follower that does not read; then it has to read the store."""
+
+_TURNS = 8
+"""Turns of a session that are known here: the one that runs, and those that just ended."""
 
 
 class Inbox:
@@ -75,6 +78,22 @@ class Live:
         self._driver: object | None = None
         self.open: dict[str, OpenMessage] = {}
         self.inboxes: set[Inbox] = set()
+        self._turns: dict[str, tuple[str, Turn]] = {}
+
+    def know(self, principal: str, turn: Turn) -> None:
+        """How the principal's turn stands, by the driver's own word: nobody need ask the store."""
+        self._turns[turn.id] = (principal, turn)
+        while len(self._turns) > _TURNS:
+            del self._turns[next(iter(self._turns))]
+
+    def doubt(self, turn_id: str) -> None:
+        """The turn may stand otherwise than was known."""
+        self._turns.pop(turn_id, None)
+
+    def turn(self, principal: str, turn_id: str) -> Turn | None:
+        """The turn where it is known here."""
+        owner, turn = self._turns.get(turn_id, ("", None))
+        return turn if owner == principal else None
 
     @property
     def driven(self) -> bool:
@@ -90,6 +109,7 @@ class Live:
         if self._driver is driver:
             self._driver = None
             self.open.clear()
+            self._turns = {key: known for key, known in self._turns.items() if known[1].ended}
             self.poke()
 
     @property

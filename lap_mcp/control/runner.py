@@ -16,7 +16,7 @@ from lap_runtimes.errors import RuntimeFailure
 from sqlalchemy import Connection
 
 from lap_mcp.errors import LapError, LeaseLost, StoreError
-from lap_mcp.model import StoredEvent, TurnOutcome
+from lap_mcp.model import StoredEvent, Turn, TurnOutcome
 from lap_mcp.store import driving as moments
 from lap_mcp.store import events as event_store
 from lap_mcp.store import turns as turn_store
@@ -56,6 +56,8 @@ class Runner:
         self.leased = Leased(engine, lease, turn_id)
         self.leased.live.drive(self)
         self.intake = Intake(self.leased)
+        self._of: tuple[str, Turn] | None = None
+        """The current turn as it began, and its principal."""
         self.runtime: base.Runtime | None = None
         """Of the current turn, once it is driven."""
         self.ending: Literal["", "cancelled", "expired"] = ""
@@ -67,6 +69,8 @@ class Runner:
         self._adopted = adopted
         self._known = record
         """What was read of the current turn when its lease was taken."""
+        if record is not None:
+            self._begins(record)
         self._last = Progress()
         """What the runtime said with the turn's end, to be stored with it."""
         self._leaving = False
@@ -108,6 +112,7 @@ class Runner:
         """One start of a turn, to its end or to its questions; the turn that follows."""
         record, self._known = self._known or await self._record(), None
         self._last = Progress()
+        self._begins(record)
         try:
             job = await job_of(self.engine, record)
         except LapError as error:
@@ -122,6 +127,11 @@ class Runner:
                 return await self._end("failed", continued)
             job = continued
         return await self._within_deadline(record, job)
+
+    def _begins(self, record: TurnRecord) -> None:
+        self._of = (record.principal, record.turn)
+        if record.turn.outcome == "running":
+            self.leased.live.know(*self._of)
 
     async def _record(self) -> TurnRecord:
         return await self.engine.database.read(
@@ -172,8 +182,6 @@ class Runner:
             )
 
     async def _drive(self, job: Job) -> base.Done:
-        if not job.attach:
-            await self.leased.append([], Progress(phase=Phase.SENT))
         async with self.engine.drive(job) as events:
             async for raw in events:
                 event = storable(raw)
@@ -254,7 +262,7 @@ class Runner:
         kind: str | None = None,
         gone: bool = False,
     ) -> str | None:
-        leased = self.leased
+        leased, now = self.leased, self.leased.now
         self.intake.flush()
         words = None if error is None else storable(self.engine.scrubber.text(error))
         closing = [
@@ -278,10 +286,15 @@ class Runner:
                 closing=closing,
                 gone=gone,
                 opening=None if self._leaving else opening,
-                now=leased.now,
+                now=now,
             )
         )
         leased.publish(ended.stored)
+        if self._of is not None:
+            principal, turn = self._of
+            seq = max(event.seq for event in ended.stored if event.turn_id == turn.id)
+            turn = replace(turn, outcome=outcome, error=words, last_seq=seq, ended_at=now)
+            leased.live.know(principal, turn)
         return ended.turn_id
 
     # Being told --------------------------------------------------------------------------------
@@ -304,8 +317,6 @@ class Runner:
 def continuation(record: TurnRecord, job: Job) -> Job | str:
     """How a turn goes on whose process died: the job, or why it cannot, in words."""
     capabilities = job.runtime.capabilities
-    if record.phase == Phase.STORED:
-        return job
     if record.phase == Phase.BEGUN and capabilities.attach != "none":
         return job.attached()
     if capabilities.idempotent_start:

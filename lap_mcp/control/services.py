@@ -75,6 +75,16 @@ class NewAnswer:
 Followed = StoredEvent | Delta
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnContent:
+    """What a turn gave so far."""
+
+    text: str
+    """Its messages, the open one included, a blank line between."""
+    files: Sequence[SessionFile]
+    """Those that the agent made."""
+
+
 class SessionsAPI(Protocol):
     async def prompt(
         self,
@@ -131,8 +141,8 @@ class SessionsAPI(Protocol):
         """The turn, once it ended or stopped for questions, or as it is after `timeout` seconds."""
         ...
 
-    async def answer_text(self, principal: Principal, session_id: str, turn_id: str) -> str:
-        """Whole text of the turn's messages so far, the open one included, blank line between."""
+    async def content(self, principal: Principal, session_id: str, turn_id: str) -> TurnContent:
+        """What the turn gave so far, whole."""
         ...
 
     async def questions(

@@ -35,7 +35,7 @@ from .engine import Engine
 from .jobs import digest_of, whole_text
 from .prompt_files import GivenFile, GivenFiles
 from .runners import Runners
-from .services import Accepted, Followed, NewAnswer, NewPrompt
+from .services import Accepted, Followed, NewAnswer, NewPrompt, TurnContent
 from .storable import NOT_TEXT, storable
 
 T = TypeVar("T")
@@ -231,20 +231,23 @@ class Sessions:
     ) -> Turn:
         return await following.wait(self._engine, principal.id, session_id, turn_id, timeout)
 
-    async def answer_text(self, principal: Principal, session_id: str, turn_id: str) -> str:
+    async def content(self, principal: Principal, session_id: str, turn_id: str) -> TurnContent:
         live = self._engine.hub.find(session_id)
         here = live is not None and live.driven
         # Before the stored ones: what is finished meanwhile is then seen twice, not missed.
         open_ = live.snapshot() if live is not None and here else ()
 
-        def query(connection: Connection) -> tuple[Sequence[StoredEvent], Sequence[Delta]]:
+        def query(
+            connection: Connection,
+        ) -> tuple[Sequence[StoredEvent], Sequence[SessionFile], Sequence[Delta]]:
             turn_store.find_session(connection, principal.id, session_id)
             said = event_store.read(
                 connection, session_id, turn_id=turn_id, types=["agent.message"], limit=_PAGE
             )
-            return said, open_ if here else event_store.checkpoints(connection, session_id)
+            files = file_store.of_session(connection, session_id)
+            return said, files, open_ if here else event_store.checkpoints(connection, session_id)
 
-        said, open_ = await self._engine.database.read(query)
+        said, files, open_ = await self._engine.database.read(query)
         finished = {event.payload["id"] for event in said}
         parts = [await whole_text(self._engine.blobs, event.payload) for event in said]
         parts += [
@@ -254,7 +257,10 @@ class Sessions:
             and delta.kind == "message"
             and delta.message_id not in finished
         ]
-        return "\n\n".join(part for part in parts if part)
+        return TurnContent(
+            text="\n\n".join(part for part in parts if part),
+            files=[file for file in files if file.turn_id == turn_id and file.origin == "agent"],
+        )
 
     async def questions(
         self,

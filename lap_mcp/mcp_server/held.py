@@ -43,16 +43,15 @@ class Held:
         self, turn: Turn, *, notes: Sequence[str] = (), status: str = ""
     ) -> t.CallToolResult:
         """The turn as it is now, as a tool result."""
-        sessions = self.services.sessions
-        text = await sessions.answer_text(self.principal, self.session_id, self.turn_id)
-        listed = await sessions.files(self.principal, self.session_id)
-        files = [f for f in listed if f.turn_id == self.turn_id and f.origin == "agent"]
+        content = await self.services.sessions.content(
+            self.principal, self.session_id, self.turn_id
+        )
         view = TurnView(
             turn=turn,
             agent=self.agent_name,
-            text=text,
-            files=files,
-            images=await self._images(files),
+            text=content.text,
+            files=content.files,
+            images=await self._images(content.files),
             data=await self._data(turn),
             notes=notes,
             status=status,

@@ -134,7 +134,7 @@ async def _get(call: Call, services: Services, arguments: Mapping[str, Any]) -> 
         session = await sessions.get(call.principal, session.id)
     if turn is None:
         return both(f"Session {session.id} has no turn yet.", {"session": session_json(session)})
-    text = clean(await sessions.answer_text(call.principal, session.id, turn.id))
+    text = clean((await sessions.content(call.principal, session.id, turn.id)).text)
     shown = page(text, int(arguments.get("offset") or 0), _PAGE)
     files = [f for f in await sessions.files(call.principal, session.id) if f.turn_id == turn.id]
     found = await sessions.questions(call.principal, session_id=session.id)

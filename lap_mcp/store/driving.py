@@ -66,7 +66,7 @@ def begin_session(
         files=first.files,
         origin=first.origin,
         starts=1,
-        phase=Phase.STORED,
+        phase=Phase.SENT,
         cursor=None,
     )
     said = opening(record)

@@ -27,8 +27,10 @@ class Phase(IntEnum):
     """How far the current start of a turn has come."""
 
     STORED = 0
+    """It waits for its turn."""
     SENT = 1
-    """Bytes may have reached the runtime."""
+    """It runs: bytes may have reached the runtime.  Noted with the start itself, which saves each
+    turn a transaction; a process killed in the moment between leaves words that are too careful."""
     BEGUN = 2
     """The runtime has said how the turn is found again."""
 
@@ -143,7 +145,7 @@ _START = (
     .values(
         outcome="running",
         starts=turns.c.starts + 1,
-        phase=Phase.STORED,
+        phase=Phase.SENT,
         cursor=None,
         started_at=sa.func.coalesce(turns.c.started_at, sa.bindparam("now", type_=sa.Double)),
     )
@@ -265,7 +267,7 @@ def insert(connection: Connection, turn: Turn, new: NewTurn, *, starts: int) -> 
             "digest": new.digest,
             "origin": dump(origin),
             "starts": starts,
-            "phase": Phase.STORED,
+            "phase": Phase.SENT if starts else Phase.STORED,
             "first_seq": turn.first_seq,
             "last_seq": turn.last_seq,
             "created_at": turn.created_at,

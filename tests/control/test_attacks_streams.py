@@ -59,7 +59,7 @@ async def test_text_that_no_store_takes_costs_a_character_and_not_the_turn(
     sid, turn = await ended(sessions)
 
     assert (turn.outcome, turn.error) == ("failed", CLEAN)
-    assert await sessions.answer_text(LOCAL, sid, turn.id) == CLEAN
+    assert (await sessions.content(LOCAL, sid, turn.id)).text == CLEAN
     event = next(e for e in await sessions.events(LOCAL, sid) if e.type == "agent.message")
     assert event.payload["data"] == {CLEAN: [CLEAN]}
     assert (await sessions.get(LOCAL, sid)).ref["run"] == CLEAN
@@ -118,7 +118,7 @@ async def test_a_replay_from_history_repeats_nothing(sessions: Sessions, agents:
 
     assert [item.text for item in seen if isinstance(item, Delta)] == ["one", "tw"]
     assert [e.payload["text"] for e in stored(seen) if e.type == "agent.message"] == ["one", "tw"]
-    text = await sessions.answer_text(LOCAL, sid, accepted.turn.id)
+    text = (await sessions.content(LOCAL, sid, accepted.turn.id)).text
     assert text == "one\n\ntw"
 
 
@@ -148,8 +148,8 @@ async def test_message_ids_may_repeat_from_turn_to_turn(sessions: Sessions, agen
     second = await sessions.prompt(ME, "helper", NewPrompt(text="two"), session_id=sid)
     await sessions.wait(LOCAL, sid, second.turn.id, timeout=DEADLINE)
 
-    assert await sessions.answer_text(LOCAL, sid, first.turn.id) == "one"
-    assert await sessions.answer_text(LOCAL, sid, second.turn.id) == "two"
+    assert (await sessions.content(LOCAL, sid, first.turn.id)).text == "one"
+    assert (await sessions.content(LOCAL, sid, second.turn.id)).text == "two"
 
 
 async def test_ten_thousand_deltas_to_a_slow_follower_lose_nothing_and_stay_in_order(
@@ -240,10 +240,10 @@ async def test_the_open_message_and_its_finished_form_are_never_both_in_the_text
         sid = accepted.session.id
         with anyio.fail_after(DEADLINE):
             await runtime.reached("half")
-            assert await sessions.answer_text(LOCAL, sid, accepted.turn.id) == "half"
+            assert (await sessions.content(LOCAL, sid, accepted.turn.id)).text == "half"
             runtime.release("half")
             await runtime.reached("never")
-        assert await sessions.answer_text(LOCAL, sid, accepted.turn.id) == "half done"
+        assert (await sessions.content(LOCAL, sid, accepted.turn.id)).text == "half done"
         await sessions.cancel(LOCAL, sid)
 
 

@@ -42,7 +42,7 @@ async def ask(sessions: Sessions, text: str = "go", session: str | None = None, 
     accepted = await sessions.prompt(ME, "helper", NewPrompt(text=text, **kw), session_id=session)
     sid = accepted.session.id
     turn = await sessions.wait(LOCAL, sid, accepted.turn.id, timeout=DEADLINE)
-    return sid, turn, await sessions.answer_text(LOCAL, sid, turn.id)
+    return sid, turn, (await sessions.content(LOCAL, sid, turn.id)).text
 
 
 async def test_an_answer_is_stored_as_events_without_gaps(sessions: Sessions, agents: Agents):

@@ -87,7 +87,7 @@ async def test_a_turn_whose_store_fills_up_goes_on_when_there_is_room(small_disk
         early = await sessions.wait(LOCAL, accepted.session.id, accepted.turn.id, timeout=2)
         await anyio.Path(filler).unlink()
         turn = await sessions.wait(LOCAL, accepted.session.id, accepted.turn.id, timeout=30)
-        text = await sessions.answer_text(LOCAL, accepted.session.id, accepted.turn.id)
+        text = (await sessions.content(LOCAL, accepted.session.id, accepted.turn.id)).text
         events = await sessions.events(LOCAL, accepted.session.id)
 
     assert early.outcome == "running"

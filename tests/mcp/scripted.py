@@ -25,6 +25,7 @@ from lap_mcp.control.services import (
     NewAnswer,
     NewPrompt,
     Services,
+    TurnContent,
 )
 from lap_mcp.errors import Conflict, Invalid, NotFound, Unavailable
 from lap_mcp.model import (
@@ -331,14 +332,17 @@ class ScriptedSessions:
     def _outcome(room: Room, turn_id: str) -> str:
         return next(turn.outcome for turn in room.turns if turn.id == turn_id)
 
-    async def answer_text(self, principal: Principal, session_id: str, turn_id: str) -> str:
+    async def content(self, principal: Principal, session_id: str, turn_id: str) -> TurnContent:
         room = self._room(principal, session_id)
         texts = [
             str(event.payload["text"])
             for event in room.events
             if event.turn_id == turn_id and event.type == "agent.message"
         ]
-        return "\n\n".join([*texts, *([room.open_text] if room.open_text else [])])
+        return TurnContent(
+            text="\n\n".join([*texts, *([room.open_text] if room.open_text else [])]),
+            files=[f for f, _ in room.files if f.turn_id == turn_id and f.origin == "agent"],
+        )
 
     async def questions(
         self,
