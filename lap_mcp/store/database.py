@@ -8,7 +8,9 @@ PostgreSQL on the event loop, through SQLAlchemy's bridge.  The same functions s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -117,21 +119,19 @@ class _SQLite:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer = _sqlite_engine(path, "BEGIN IMMEDIATE", 1)
-        self._reader = _sqlite_engine(path, "BEGIN", _READERS)
-        self._write_slot = anyio.CapacityLimiter(1)
-        self._read_slots = anyio.CapacityLimiter(_READERS)
+        self._writer = _Lane(_sqlite_engine(path, "BEGIN IMMEDIATE"), 1)
+        self._reader = _Lane(_sqlite_engine(path, "BEGIN"), _READERS)
         self._watch: sqlite3.Connection | None = None
         self._watch_slot = anyio.CapacityLimiter(1)
 
     async def write(self, query: Query[T]) -> T:
         return await anyio.to_thread.run_sync(
-            self._run, self._writer, query, limiter=self._write_slot
+            self._run, self._writer, query, limiter=self._writer.slots
         )
 
     async def read(self, query: Query[T]) -> T:
         return await anyio.to_thread.run_sync(
-            self._run, self._reader, query, limiter=self._read_slots
+            self._run, self._reader, query, limiter=self._reader.slots
         )
 
     async def token(self) -> str:
@@ -140,9 +140,9 @@ class _SQLite:
     async def aclose(self) -> None:
         await anyio.to_thread.run_sync(self._close)
 
-    def _run(self, engine: sa.Engine, query: Query[T]) -> T:
+    def _run(self, lane: _Lane, query: Query[T]) -> T:
         try:
-            with engine.begin() as connection:
+            with lane.transaction() as connection:
                 return query(connection)
         except (DBAPIError, sqlite3.Error) as error:
             raise _worded(error, str(self._path)) from error
@@ -158,19 +158,47 @@ class _SQLite:
             raise _worded(error, str(self._path)) from error
 
     def _close(self) -> None:
-        self._writer.dispose()
-        self._reader.dispose()
+        self._writer.close()
+        self._reader.close()
         if self._watch is not None:
             self._watch.close()
 
 
-def _sqlite_engine(path: Path, begin: str, size: int) -> sa.Engine:
+class _Lane:
+    """Connections of one kind, kept open between transactions: SQLAlchemy's way to a connection
+    and back costs as much as a transaction."""
+
+    def __init__(self, engine: sa.Engine, size: int) -> None:
+        self._engine = engine
+        self._free: deque[Connection] = deque()
+        self.slots = anyio.CapacityLimiter(size)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        connection = self._free.pop() if self._free else self._engine.connect()
+        try:
+            with connection.begin():
+                yield connection
+        except (SQLAlchemyError, sqlite3.Error):
+            # It may be the connection that is broken.
+            connection.invalidate()
+            connection.close()
+            raise
+        except BaseException:
+            self._free.append(connection)
+            raise
+        self._free.append(connection)
+
+    def close(self) -> None:
+        while self._free:
+            self._free.pop().close()
+        self._engine.dispose()
+
+
+def _sqlite_engine(path: Path, begin: str) -> sa.Engine:
     engine = sa.create_engine(
         f"sqlite:///{path}",
-        pool_size=size,
-        max_overflow=0,
-        poolclass=sa.QueuePool,
-        pool_reset_on_return=None,  # every transaction is ended before
+        poolclass=sa.NullPool,  # they are kept open, see `_Lane`
         connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
     )
 
