@@ -17,6 +17,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect
 
+_PLAIN = -1
+"""In place of a size or an index: the value is not a list."""
+_LONG = 32
+"""Lists longer than this are rare, and each length would be a text of its own."""
+
 
 def given(column: sa.Column[object]) -> sa.BindParameter[object]:
     """The parameter `given_COLUMN`, of that column's type."""
@@ -76,31 +81,49 @@ def _prepared_for(
 ) -> _Prepared | None:
     if connection.dialect.name != "sqlite":
         return None
-    return _prepare(statement, tuple(values), connection.dialect)
+    sizes = tuple(len(value) if isinstance(value, list) else _PLAIN for value in values.values())
+    return _prepare(statement, tuple(values), sizes, connection.dialect)
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     text: str
-    names: Sequence[str]
-    """Of the parameters, in the order of their question marks."""
+    places: Sequence[tuple[str, int]]
+    """Of the parameters, in the order of their question marks: the name, and which of its values
+    where it is a list."""
     fixed: Mapping[str, Any]
     """Values that are part of the statement."""
 
     def ordered(self, values: Mapping[str, Any]) -> list[Any]:
-        return [values[name] if name in values else self.fixed[name] for name in self.names]
+        return [self._value(values, name, index) for name, index in self.places]
+
+    def _value(self, values: Mapping[str, Any], name: str, index: int) -> Any:
+        value = values[name] if name in values else self.fixed[name]
+        return value if index == _PLAIN else value[index]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=512)
 def _prepare(
-    statement: sa.ClauseElement, names: tuple[str, ...], dialect: Dialect
+    statement: sa.ClauseElement, names: tuple[str, ...], sizes: tuple[int, ...], dialect: Dialect
 ) -> _Prepared | None:
-    """None: the statement's text depends on its values (lists), so SQLAlchemy has to run it."""
+    """`sizes`: of the values that are lists.  None: SQLAlchemy has to run the statement."""
+    if max(sizes, default=0) > _LONG:
+        return None
     columns = list(names) if isinstance(statement, sa.Insert) else None
     compiled: Any = statement.compile(dialect=dialect, column_keys=columns)
-    if compiled.post_compile_params or compiled.literal_execute_params:
-        return None
-    return _Prepared(str(compiled), tuple(compiled.positiontup or ()), dict(compiled.params))
+    fixed = dict(compiled.params)
+    if not compiled.post_compile_params and not compiled.literal_execute_params:
+        places = [(name, _PLAIN) for name in compiled.positiontup or ()]
+        return _Prepared(str(compiled), places, fixed)
+    lists = {name: [None] * size for name, size in zip(names, sizes, strict=True) if size != _PLAIN}
+    expanded = compiled.construct_expanded_state({**fixed, **lists})
+    origin = {
+        part: (name, index)
+        for name, parts in expanded.parameter_expansion.items()
+        for index, part in enumerate(parts)
+    }
+    places = [origin.get(name, (name, _PLAIN)) for name in expanded.positiontup or ()]
+    return _Prepared(expanded.statement, places, fixed)
 
 
 @functools.cache

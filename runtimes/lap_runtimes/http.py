@@ -305,6 +305,8 @@ class HTTP:
             return await client.send(request, stream=True, follow_redirects=False)
 
     async def _connected(self) -> httpx2.AsyncClient:
+        if self._client is not None:
+            return self._client
         async with self._building:
             if self._client is None:
                 # Certificates are read from disk.
