@@ -331,12 +331,9 @@ class HTTP:
             headers={"User-Agent": "lap-mcp"},
         )
 
-    @staticmethod
-    def _where(url: str) -> str:
-        try:
-            return str(httpx2.URL(url).copy_with(path="/", query=None, userinfo=b"")).rstrip("/")
-        except httpx2.InvalidURL:
-            return "the runtime"
+    def _where(self, url: str) -> str:
+        at_home = url == self.base or url.startswith(f"{self.base}/")
+        return self.rules.home if at_home else _origin_of(url)
 
 
 def _pause(exc: RuntimeFailure, pauses: list[float]) -> float | None:
@@ -349,6 +346,14 @@ def _pause(exc: RuntimeFailure, pauses: list[float]) -> float | None:
     if exc.status in (429, 503) and (exc.retry_after or usual) <= MAX_POLITE_WAIT:
         return exc.retry_after or usual
     return None
+
+
+def _origin_of(url: str) -> str:
+    """The address up to its port, for messages."""
+    try:
+        return str(httpx2.URL(url).copy_with(path="/", query=None, userinfo=b"")).rstrip("/")
+    except httpx2.InvalidURL:
+        return "the runtime"
 
 
 async def _public_address(host: str, port: int) -> str:
