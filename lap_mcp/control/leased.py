@@ -42,13 +42,13 @@ class Leased:
         return self.engine.clock.now()
 
     async def write(self, query: Callable[[Connection], T]) -> T:
-        """Raises: LeaseLost; StoreError when the store stayed unusable."""
+        """A quick write.  Raises: LeaseLost; StoreError when the store stayed unusable."""
         give_up = anyio.current_time() + _PATIENCE
         pause = 0.2
         while True:
             try:
                 with anyio.CancelScope(shield=True):
-                    return await self.engine.database.write(query)
+                    return await self.engine.database.write(query, quick=True)
             except StoreError:
                 if anyio.current_time() + pause > give_up:
                     raise

@@ -41,6 +41,10 @@ from .storable import NOT_TEXT, storable
 T = TypeVar("T")
 
 _PAGE = 10_000
+_FEW = 8
+"""Messages that are read at once; a turn with as many is read in a thread."""
+
+_Given = tuple[Sequence[StoredEvent], Sequence[SessionFile], Sequence[Delta]]
 
 
 class Sessions:
@@ -120,7 +124,7 @@ class Sessions:
     async def _accept(self, prompted: Prompted, prompt: NewPrompt) -> Accepted:
         limits = self._engine.limits
         decision = await self._engine.database.write(
-            lambda connection: accept(connection, prompted, limits)
+            lambda connection: accept(connection, prompted, limits), quick=True
         )
         return await self._act(decision, prompt)
 
@@ -237,17 +241,19 @@ class Sessions:
         # Before the stored ones: what is finished meanwhile is then seen twice, not missed.
         open_ = live.snapshot() if live is not None and here else ()
 
-        def query(
-            connection: Connection,
-        ) -> tuple[Sequence[StoredEvent], Sequence[SessionFile], Sequence[Delta]]:
+        def query(connection: Connection, limit: int) -> _Given:
             turn_store.find_session(connection, principal.id, session_id)
             said = event_store.read(
-                connection, session_id, turn_id=turn_id, types=["agent.message"], limit=_PAGE
+                connection, session_id, turn_id=turn_id, types=["agent.message"], limit=limit
             )
             files = file_store.of_session(connection, session_id)
             return said, files, open_ if here else event_store.checkpoints(connection, session_id)
 
-        said, files, open_ = await self._engine.database.read(query)
+        database = self._engine.database
+        given = await database.read(lambda connection: query(connection, _FEW), quick=True)
+        if len(given[0]) == _FEW:
+            given = await database.read(lambda connection: query(connection, _PAGE))
+        said, files, open_ = given
         finished = {event.payload["id"] for event in said}
         parts = [await whole_text(self._engine.blobs, event.payload) for event in said]
         parts += [

@@ -3,6 +3,10 @@
 A query is a plain function over a SQLAlchemy `Connection`.  `Database.write` and `Database.read`
 run one in a transaction: on SQLite in a thread, so that a whole transaction costs one hop; on
 PostgreSQL on the event loop, through SQLAlchemy's bridge.  The same functions serve both.
+
+What a turn writes is a handful of rows, and the hop to a thread and back costs three times that.
+So a `quick` write is tried where it stands, without waiting for anybody: commits of SQLite's WAL do
+not wait for the disk, and where another process holds the lock, the thread waits for it.
 """
 
 from __future__ import annotations
@@ -10,11 +14,12 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import sqlalchemy as sa
 from sqlalchemy import Connection, event
@@ -39,21 +44,31 @@ _ANSWER = 60.0
 
 _READERS = 4
 
+_CHECKPOINTS = 64
+"""Of so many quick writes one goes by the thread, whose connection is the one that copies the WAL
+into the database when it has grown: that does wait for the disk."""
+
+_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
+
 
 class Database(Protocol):
     dialect: str
 
-    async def write(self, query: Query[T]) -> T:
+    async def write(self, query: Query[T], *, quick: bool = False) -> T:
         """Run `query` in a transaction that sees the newest state and excludes other writers of
         the same rows.
+
+        Args:
+            quick: it touches a few rows only, whatever the store holds, so that on SQLite it may
+                run on the event loop.  It may be run twice, the first time without effect.
 
         Raises:
             StoreError: locked for too long, disk full, connection lost.  Nothing was written.
         """
         ...
 
-    async def read(self, query: Query[T]) -> T:
-        """Run `query` on one consistent snapshot."""
+    async def read(self, query: Query[T], *, quick: bool = False) -> T:
+        """Run `query` on one consistent snapshot.  `quick`: as in `write`."""
         ...
 
     async def token(self) -> str:
@@ -111,6 +126,10 @@ def _schema(connection: Connection) -> str | None:
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
+class _Busy(Exception):
+    """Another process writes."""
+
+
 class _SQLite:
     """One writer connection a process; readers beside it.  Other processes do the same: WAL lets
     readers go on, `BEGIN IMMEDIATE` makes writers wait instead of failing half-way."""
@@ -120,16 +139,26 @@ class _SQLite:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writer = _Lane(_sqlite_engine(path, "BEGIN IMMEDIATE"), 1)
+        self._quick_writer = _Lane(_sqlite_engine(path, "BEGIN IMMEDIATE", patient=False), 1)
+        self._quick_reader = _Lane(_sqlite_engine(path, "BEGIN", patient=False), 1)
+        self._quick_writes = 0
         self._reader = _Lane(_sqlite_engine(path, "BEGIN"), _READERS)
         self._watch: sqlite3.Connection | None = None
         self._watch_slot = anyio.CapacityLimiter(1)
 
-    async def write(self, query: Query[T]) -> T:
+    async def write(self, query: Query[T], *, quick: bool = False) -> T:
+        self._quick_writes += quick
+        if quick and self._quick_writes % _CHECKPOINTS and self._writer.slots.available_tokens:
+            with suppress(_Busy):
+                return await self._at_once(self._quick_writer, query)
         return await anyio.to_thread.run_sync(
             self._run, self._writer, query, limiter=self._writer.slots
         )
 
-    async def read(self, query: Query[T]) -> T:
+    async def read(self, query: Query[T], *, quick: bool = False) -> T:
+        if quick:
+            with suppress(_Busy):
+                return await self._at_once(self._quick_reader, query)
         return await anyio.to_thread.run_sync(
             self._run, self._reader, query, limiter=self._reader.slots
         )
@@ -147,6 +176,19 @@ class _SQLite:
         except (DBAPIError, sqlite3.Error) as error:
             raise _worded(error, str(self._path)) from error
 
+    async def _at_once(self, lane: _Lane, query: Query[T]) -> T:
+        """Raises: _Busy, where another process is in the way; StoreError."""
+        try:
+            found = self._run(lane, query)
+        except StoreError as error:
+            name = getattr(error.__cause__, "sqlite_errorname", "")
+            if name.startswith(_BUSY):
+                raise _Busy from error
+            raise
+        # What is done is done; but others shall have their turn too.
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+        return found
+
     def _data_version(self) -> str:
         try:
             if self._watch is None:
@@ -159,6 +201,8 @@ class _SQLite:
 
     def _close(self) -> None:
         self._writer.close()
+        self._quick_writer.close()
+        self._quick_reader.close()
         self._reader.close()
         if self._watch is not None:
             self._watch.close()
@@ -195,11 +239,12 @@ class _Lane:
         self._engine.dispose()
 
 
-def _sqlite_engine(path: Path, begin: str) -> sa.Engine:
+def _sqlite_engine(path: Path, begin: str, *, patient: bool = True) -> sa.Engine:
+    """`patient`: it waits for other writers, and copies the WAL when that has grown."""
     engine = sa.create_engine(
         f"sqlite:///{path}",
         poolclass=sa.NullPool,  # they are kept open, see `_Lane`
-        connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+        connect_args={"timeout": BUSY_TIMEOUT if patient else 0, "check_same_thread": False},
     )
 
     @event.listens_for(engine, "connect")
@@ -208,6 +253,8 @@ def _sqlite_engine(path: Path, begin: str) -> sa.Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
+        if not patient:
+            connection.execute("PRAGMA wal_autocheckpoint=0")
 
     @event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:
@@ -258,10 +305,10 @@ class _Postgres:
             ) from error
         self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ")
 
-    async def write(self, query: Query[T]) -> T:
+    async def write(self, query: Query[T], *, quick: bool = False) -> T:
         return await self._run(self._engine, query)
 
-    async def read(self, query: Query[T]) -> T:
+    async def read(self, query: Query[T], *, quick: bool = False) -> T:
         return await self._run(self._snapshots, query)
 
     async def _run(self, engine: AsyncEngine, query: Query[T]) -> T:

@@ -40,8 +40,8 @@ class SlowStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    async def write(self, query: Callable[[Connection], Any]) -> Any:
-        found = await self.inner.write(query)
+    async def write(self, query: Callable[[Connection], Any], *, quick: bool = False) -> Any:
+        found = await self.inner.write(query, quick=quick)
         self.countdown -= 1
         if self.countdown == 0:
             self.committed.set()
