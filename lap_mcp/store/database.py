@@ -75,6 +75,10 @@ class Database(Protocol):
         """Differs from an earlier one if another connection has committed since."""
         ...
 
+    async def fill(self) -> None:
+        """Open what is kept open, so that nobody waits for it later, and descriptors are stable."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -88,6 +92,7 @@ async def open_database(where: Path | str) -> Database:
     database: Database = await anyio.to_thread.run_sync(_made, where)
     try:
         await database.write(_migrate)
+        await database.fill()
     except BaseException:
         with anyio.CancelScope(shield=True):
             await database.aclose()
@@ -166,6 +171,9 @@ class _SQLite:
     async def token(self) -> str:
         return await anyio.to_thread.run_sync(self._data_version, limiter=self._watch_slot)
 
+    async def fill(self) -> None:
+        await anyio.to_thread.run_sync(self._fill)
+
     async def aclose(self) -> None:
         await anyio.to_thread.run_sync(self._close)
 
@@ -188,6 +196,14 @@ class _SQLite:
         # What is done is done; but others shall have their turn too.
         await anyio.lowlevel.cancel_shielded_checkpoint()
         return found
+
+    def _fill(self) -> None:
+        try:
+            for lane in (self._writer, self._quick_writer, self._quick_reader, self._reader):
+                lane.fill()
+        except (DBAPIError, sqlite3.Error) as error:
+            raise _worded(error, str(self._path)) from error
+        self._data_version()
 
     def _data_version(self) -> str:
         try:
@@ -214,8 +230,14 @@ class _Lane:
 
     def __init__(self, engine: sa.Engine, size: int) -> None:
         self._engine = engine
+        self._size = size
         self._free: deque[Connection] = deque()
         self.slots = anyio.CapacityLimiter(size)
+
+    def fill(self) -> None:
+        """Open them all; nobody uses one yet."""
+        while len(self._free) < self._size:
+            self._free.append(self._engine.connect())
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -329,6 +351,9 @@ class _Postgres:
             return str(connection.execute(sa.text("SELECT pg_current_snapshot()::text")).scalar())
 
         return await self.read(newest)
+
+    async def fill(self) -> None:
+        """The pool opens connections when they are needed."""
 
     async def aclose(self) -> None:
         await self._engine.dispose()
