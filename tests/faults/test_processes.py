@@ -110,7 +110,9 @@ def test_four_servers_share_a_home_and_one_of_them_sleeps_past_its_leases(lab: L
     )
     stop_outside_a_transaction(lab, sleeper)
     try:
-        mine = [session for session, _ in sleeper.turns]
+        # On a slow machine some have ended by now.
+        mine = [session for session, turn in sleeper.turns if lab.outcome(turn) == "running"]
+        assert mine
         fences = dict(lab.query("SELECT id, fence FROM sessions"))
 
         def taken() -> bool:
