@@ -1,7 +1,7 @@
 """Cursor's cloud agents (API v1): agents that work on repositories, a run for each prompt.
 
-What Cursor calls an agent is a conversation with its own machine, and so a session of ours; an agent
-of ours is a repository, or whatever the configuration says.  What the events of a run mean is in
+What Cursor calls an agent is a conversation with a machine of its own, and so a session of ours; an
+agent of ours is a repository, or whatever is configured.  What the events of a run mean is in
 `cursor_fold.py`.
 """
 

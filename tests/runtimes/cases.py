@@ -14,6 +14,7 @@ from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
 from tests.runtimes.bench import Case
 from tests.runtimes.case_cursor import CASES as CURSOR
+from tests.runtimes.case_snowflake import CASES as SNOWFLAKE
 
 
 def example_agent() -> Any:
@@ -147,4 +148,5 @@ CASES = [
         **HTTP,  # type: ignore[arg-type]
     ),
     *CURSOR,
+    *SNOWFLAKE,
 ]
