@@ -128,7 +128,7 @@ class CursorRuntime:
         try:
             await self._http.json("POST", self._http.url(f"{_run_path(ref)}/cancel"))
         except Rejected as exc:
-            if exc.kind != "conflict":  # run_not_cancellable: it has ended
+            if exc.kind not in ("conflict",):  # run_not_cancellable: it has ended
                 raise
 
     async def aclose(self) -> None:
@@ -247,7 +247,9 @@ class CursorRuntime:
             aclosing(frames(chunks, StreamReader("sse"))) as read,
         ):
             async for frame in read:
-                found = fold.feed(frame.event, frame.id, frame.data) if frame else [Heartbeat()]
+                found: list[Event] = [Heartbeat()]
+                if frame is not None:
+                    found = fold.feed(frame.event, frame.id, frame.data)
                 async with aclosing(self._told(fold, found)) as events:
                     async for event in events:
                         yield event

@@ -1,5 +1,5 @@
-"""Snowflake Cortex Agents: agents of a schema, threads that keep a conversation, and runs that go on
-in the background, whose events can be read again.
+"""Snowflake Cortex Agents: agents of a schema, threads that keep a conversation, and runs in the
+background, whose events can be read again.
 
 What the events mean is in `snowflake_fold.py` and `snowflake_parts.py`.
 """
@@ -61,7 +61,7 @@ class SnowflakeConfig(HTTPRuntimeConfig):
     )
     """What `auth.bearer` is."""
     schemas: tuple[str, ...] = Field(min_length=1)
-    """`DATABASE.SCHEMA` of each place where agents are looked for; a name with a dot in it stands in
+    """`DATABASE.SCHEMA` of each place where agents are looked for; a name with a dot in it is in
     double quotes."""
     agent: str = ""
     """The agent of a turn that names none."""
@@ -85,8 +85,8 @@ class SnowflakeConfig(HTTPRuntimeConfig):
 
 
 class SnowflakeRuntime:
-    """`Turn.agent` is `DATABASE.SCHEMA.AGENT`, the name of an agent in the first schema, or empty for
-    the configured one."""
+    """`Turn.agent` is `DATABASE.SCHEMA.AGENT`, the name of an agent in the first schema, or empty
+    for the configured one."""
 
     kind: ClassVar[str] = "snowflake"
     Config: ClassVar[type[SnowflakeConfig]] = SnowflakeConfig
@@ -187,7 +187,7 @@ class SnowflakeRuntime:
         _refuse_envelope(made)
         named = made.get("thread_id") if isinstance(made, Mapping) else made
         try:
-            return int(named)
+            return int(str(named))
         except (TypeError, ValueError) as exc:
             raise ProtocolError("Snowflake made a thread without a number") from exc
 

@@ -67,14 +67,17 @@ class Part:
         given = self.body.get("input")
         arguments = given if isinstance(given, Mapping) else {}
         options = [label for label, _, _ in _options(self.body)]
-        kept = {"id": use, "tool": name, "tool_input": arguments}
-        if options:
-            asked = Question(kind="approval", text=f"May it use {name}?", options=options, **kept)
-        elif _is_ours(self.body):
-            asked = Question(kind="tool_result", text=f"It asks for the result of {name}.", **kept)
-        else:
+        if not options and not _is_ours(self.body):
             yield ToolUse(id=self.id, tool_use_id=use, name=name, input=arguments)
             return
+        asked = Question(
+            id=use,
+            kind="approval" if options else "tool_result",
+            text=f"May it use {name}?" if options else f"It asks for the result of {name}.",
+            options=options,
+            tool=name,
+            tool_input=arguments,
+        )
         yield Asked(id=f"{self.id}/asked", question=asked)
 
     def _tool_result(self) -> Iterator[Event]:

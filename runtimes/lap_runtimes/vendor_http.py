@@ -41,17 +41,22 @@ class VendorHTTP(HTTP):
         self._codes = codes
 
     def rejection(self, reply: Reply, body: bytes) -> Rejected:
-        refused = super().rejection(reply, body)
         told = _told(self.scrub(body))
-        code = error_code(told)
-        found = self._codes.get(code)
-        if found is not None:
-            refused.kind = found
-        if code and code not in refused.message and not code.isdigit():
-            refused.message = f"{refused.message} ({clean(code)[:80]})"
-            refused.args = (refused.message,)
-        refused.request_id = refused.request_id or request_id(told) or None
-        return refused
+        if isinstance(told.get("error"), str) and told.get("message"):
+            # Kibana and n8n: the status in words, beside what was meant.
+            body = json.dumps({**told, "error": None}).encode()
+        refused = super().rejection(reply, body)
+        code, words = error_code(told), refused.message
+        if code and code not in words and code != str(refused.status):
+            words = f"{words} ({clean(code)[:80]})"
+        return Rejected(
+            words,
+            kind=self._codes.get(code, refused.kind),
+            status=refused.status,
+            request_id=refused.request_id or request_id(told) or None,
+            retry_after=refused.retry_after,
+            sent=refused.sent,
+        )
 
 
 def _told(body: bytes) -> Json:

@@ -1,4 +1,4 @@
-"""Snowflake Cortex Agents under the contract: a contract fake with the shapes of the official SDK."""
+"""Cortex Agents under the contract: a contract fake with the shapes of Snowflake's own SDK."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
 from tests.runtimes.bench import Case
 from tests.runtimes.case_cursor import CASES as CURSOR
+from tests.runtimes.case_elastic import CASES as ELASTIC
 from tests.runtimes.case_snowflake import CASES as SNOWFLAKE
 
 
@@ -149,4 +150,5 @@ CASES = [
     ),
     *CURSOR,
     *SNOWFLAKE,
+    *ELASTIC,
 ]

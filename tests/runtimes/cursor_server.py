@@ -257,10 +257,8 @@ class Server(Ledger):
         run = self._found(request)
         if refusal is not None or run is None:
             return refusal or error(404, "run_not_found", "Run not found")
-        if run.outcome or run.task is None:
+        if not await run.cancel():
             return error(409, "run_not_cancellable", "The run has ended")
-        run.task.cancel()
-        await asyncio.gather(run.task, return_exceptions=True)
         self.cancelled.append(run.id)
         await self._ended(run, "CANCELLED")
         return JSONResponse({"id": run.id})

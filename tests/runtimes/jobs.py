@@ -36,13 +36,12 @@ class Job:
             self.outcome = self.outcome or outcome
             self.changed.notify_all()
 
-    async def cancel(self, outcome: str) -> bool:
-        """Whether it was still at work."""
+    async def cancel(self) -> bool:
+        """Stop working.  Whether it was still at work; how it ended is the caller's to say."""
         if self.outcome or self.task is None:
             return False
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
-        await self.end(outcome)
         return True
 
     async def follow(self, position: int = 0) -> AsyncIterator[str]:

@@ -219,10 +219,8 @@ class Server(Ledger):
         run = self.runs.get(request.path_params["run"])
         if refusal is not None or run is None:
             return refusal or error(404, "Run not found")
-        if run.outcome or run.task is None:
+        if not await run.cancel():
             return error(409, "The run has ended")
-        run.task.cancel()
-        await asyncio.gather(run.task, return_exceptions=True)
         self.cancelled.append(run.id)
         await self._end(run, "cancelled")
         return JSONResponse({"metadata": run.metadata()})

@@ -34,6 +34,12 @@ CONFIGURED = {
     '`openai_responses`, `state = "resend"`': {"state": "resend"},
     '`http`, `answer.form = "json"`': {**REQUEST, "answer": {"text": "a"}},
     '`http`, `answer.form = "sse"`, everything configured': EVERYTHING,
+    "`cursor`": {},
+    "`cursor`, `usage = true`, `artifacts = false`": {"usage": True, "artifacts": False},
+    "`elastic`": {},
+    '`elastic`, `execution = "local"`': {"execution": "local"},
+    '`elastic`, `execution = "task_manager"`': {"execution": "task_manager"},
+    "`snowflake`": {"schemas": ["DB.SCH"]},
 }
 
 
