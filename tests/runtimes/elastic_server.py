@@ -230,13 +230,7 @@ class Server(Ledger):
 
     async def _do_login(self, round_: Round, rest: str) -> None:
         about = {"connector_id": "c1", "connector_name": rest, "auth_method": "ears"}
-        await self._pause(
-            round_,
-            type="authorization",
-            id="auth1",
-            auth_method="oauth_authorization_code",
-            **about,
-        )
+        await self._pause(round_, type="authorization", id="auth1", **about)
 
     async def _do_choose(self, round_: Round, rest: str) -> None:
         options = [{"label": each} for each in rest.split()]
