@@ -15,6 +15,7 @@ from tests.runtimes import http_server, responses_server
 from tests.runtimes.bench import Case
 from tests.runtimes.case_cursor import CASES as CURSOR
 from tests.runtimes.case_elastic import CASES as ELASTIC
+from tests.runtimes.case_n8n import CASES as N8N
 from tests.runtimes.case_snowflake import CASES as SNOWFLAKE
 
 
@@ -151,4 +152,5 @@ CASES = [
     *CURSOR,
     *SNOWFLAKE,
     *ELASTIC,
+    *N8N,
 ]

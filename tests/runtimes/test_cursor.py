@@ -1,4 +1,4 @@
-"""What is Cursor's own: runs and their streams, artifacts behind presigned links, its error codes."""
+"""What is Cursor's own: runs and their streams, artifacts behind signed links, its error codes."""
 
 from __future__ import annotations
 

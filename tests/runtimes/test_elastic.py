@@ -135,13 +135,13 @@ async def test_several_questions_are_one_prompt(make_turn: MakeTurn) -> None:
             which, why = questions(asked)
             assert (which.kind, which.options, why.options) == ("input", ["red", "blue"], [])
             ref = done(asked).ref
+            one = [Answer(question_id=which.id, option="blue")]
             with pytest.raises(Rejected, match="missing") as refused:
-                one = [Answer(question_id=which.id, option="blue")]
                 await read(ours.start(make_turn(answers=one, ref=ref)))
             assert not refused.value.sent
+            wrong = Answer(question_id=which.id, option="green")
+            because = Answer(question_id=why.id, text="x")
             with pytest.raises(Rejected, match="none of the options"):
-                wrong = Answer(question_id=which.id, option="green")
-                because = Answer(question_id=why.id, text="x")
                 await read(ours.start(make_turn(answers=[wrong, because], ref=ref)))
             both = [
                 Answer(question_id=why.id, decision="deny"),
@@ -204,7 +204,7 @@ async def test_a_stream_on_elastic_cloud_is_called_something_else(make_turn: Mak
 
 
 async def test_a_round_ends_when_kibana_has_kept_it(make_turn: MakeTurn) -> None:
-    """Some stacks end what their reader leaves: leaving at `round_complete` would lose the round."""
+    """Some stacks end what their reader leaves: leaving at `round_complete` would lose it."""
     server = Server(key=KEY)
     with serving(server.app) as url:
         async with reaching("elastic", url + SPACE, execution="local") as ours:

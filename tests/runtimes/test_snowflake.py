@@ -293,10 +293,9 @@ async def test_an_expired_session_comes_with_status_200(make_turn: MakeTurn) -> 
         async with reaching("snowflake", url, **HERE) as ours:
             for path in ("/threads", ":run", "/agents"):
                 server.instead(path, 200, told)
+                asked = ours.agents() if path == "/agents" else read(ours.start(make_turn("x")))
                 with pytest.raises(Rejected, match="session has expired") as refused:
-                    if path == "/agents":
-                        await ours.agents()
-                    await read(ours.start(make_turn("hello")))
+                    await asked
                 assert (refused.value.kind, refused.value.sent) == ("auth", False)
 
 

@@ -18,7 +18,7 @@ from tests.canary import canary
 from tests.runtimes.bench import adapter_of
 
 SECONDS = 15
-for _kind in ("cursor", "elastic", "snowflake"):
+for _kind in ("cursor", "elastic", "n8n", "snowflake"):
     # Imported while the tests are collected: it reads files, which an event loop may not.
     adapter_of(_kind)
 
