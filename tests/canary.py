@@ -35,7 +35,6 @@ SLOTS: Mapping[str, str] = {
     "snowflake": "the access token of a Snowflake account",
     "elastic": "the API key of a Kibana",
     "n8n": "the API key of an n8n",
-    "n8n-trigger": "what an n8n webhook itself asks for",
     "address": "the password in a runtime's address, where it does not belong",
     "inline": "a secret itself, written where a reference belongs",
     "store": "the password in the address of the store",

@@ -119,17 +119,19 @@ class N8nRuntime:
     async def cancel(self, ref: Ref) -> None:
         if self.capabilities.cancel != "remote":
             raise Unsupported(f"{_NO_KEY}stops no execution, nor one whose answer comes whole")
-        turn = str(ref.get("turn") or "")
+        reading = self._reading.get(str(ref.get("turn") or ""), _Reading())
         found = await self._execution(ref, active=True)
-        if found is not None:
-            execution = segment(found.get("id"), what="execution")
-            try:
-                await self._api.json("POST", self._api.url(f"{_API}/executions/{execution}/stop"))
-            except Rejected as exc:
-                if exc.kind not in ("conflict", "not_found"):
-                    raise
-            if turn in self._reading:
-                self._reading[turn].stop()
+        if found is None:
+            return
+        execution = segment(found.get("id"), what="execution")
+        reading.stopping = True
+        try:
+            await self._api.json("POST", self._api.url(f"{_API}/executions/{execution}/stop"))
+        except Rejected as exc:
+            if exc.kind not in ("conflict", "not_found"):
+                raise
+        else:
+            reading.stop()
 
     async def aclose(self) -> None:
         await self._api.aclose()
@@ -197,7 +199,7 @@ class N8nRuntime:
                 return
             async with aclosing(_lines(reply, reading)) as lines:
                 async for line in lines:
-                    for event in fold.feed(line):
+                    for event in fold.feed(line, stopping=reading.stopping):
                         yield event
                     if fold.finished:
                         return
@@ -241,25 +243,21 @@ class N8nRuntime:
 
     async def _execution(self, ref: Ref, *, active: bool = False) -> Json | None:
         """The execution that got this turn: n8n says no id of it, but keeps what triggered it.
-        With `active` only among those that are still at work, and None where there is none."""
+        With `active` only among those that are still at work; None where there is none."""
         workflow = await self._workflow(Trigger.parse(str(ref.get("agent") or "")))
-        params = {"workflowId": workflow, "limit": str(_LOOKED_AT)}
-        if active:
-            params["status"] = "running"
-        url = self._api.url(f"{_API}/executions")
-        listed = mapping(await self._api.json("GET", url, params=params))
-        candidates = mappings(listed.get("data"))
+        # Those that are running are listed only where one asks for them.
+        running = await self._listed(workflow, {"status": "running"})
+        others = [] if active else await self._listed(workflow, {})
         unread: list[Json] = []
-        for each in candidates:
+        for each in [*running, *others]:
             execution = segment(each.get("id"), what="execution")
-            one = mapping(
-                await self._api.json("GET", f"{url}/{execution}", params={"includeData": "true"})
-            )
+            url = self._api.url(f"{_API}/executions/{execution}")
+            one = mapping(await self._api.json("GET", url, params={"includeData": "true"}))
             if str(ref.get("turn")) in json.dumps(one.get("data")):
                 return one
             if not one.get("data"):
                 unread.append(one)
-        if active and len(candidates) == len(unread) == 1:
+        if active and len(running) == len(unread) == 1:
             return unread[0]
         if active and unread:
             raise Rejected(
@@ -269,6 +267,11 @@ class N8nRuntime:
                 sent=False,
             )
         return None
+
+    async def _listed(self, workflow: str, status: dict[str, str]) -> list[Json]:
+        params = {"workflowId": workflow, "limit": str(_LOOKED_AT), **status}
+        found = await self._api.json("GET", self._api.url(f"{_API}/executions"), params=params)
+        return mappings(mapping(found).get("data"))
 
     async def _workflow(self, trigger: Trigger) -> str:
         if trigger.workflow:
@@ -297,6 +300,8 @@ class _Reading:
     execution that was stopped open for ever."""
 
     def __init__(self) -> None:
+        self.stopping = False
+        """A failure that comes now is that of being stopped."""
         self.stopped = False
         self._scope = anyio.CancelScope()
 

@@ -1,8 +1,9 @@
 """Folds what an n8n workflow answers into our events.  No I/O.
 
 Captured from n8n 2.40.7: a chat trigger that streams answers with newline-delimited JSON, which it
-calls `application/json`; one that does not, and a webhook, answer with whatever its last node made.
-An execution, as the management API shows it, says the same later.
+calls `application/json` (an agent node holds its words until the model has ended, to see whether it
+calls a tool); one that does not, and a webhook, answer with whatever its last node made.  An
+execution, as the management API shows it, says the same later.
 """
 
 from __future__ import annotations
@@ -37,15 +38,20 @@ class AnswerFold:
         self._rest: list[str] = []
         self._rest_size = 0
 
-    def feed(self, line: str) -> list[Event]:
-        """Events of one line.  Raises `ProtocolError` for an answer that is too large."""
+    def feed(self, line: str, *, stopping: bool = False) -> list[Event]:
+        """Events of one line.  `stopping`: the execution is being stopped, which an agent calls an
+        error.  Raises `ProtocolError` for an answer that is too large."""
         try:
             body = json.loads(line)
         except (ValueError, RecursionError):
             body = None
         if isinstance(body, Mapping) and body.get("type") in _STREAM:
             self._streams = True
+            if stopping and body["type"] == "error":
+                return self.cancelled()
             return list(self._feed(body)) or [Heartbeat()]
+        if self._streams:
+            return [Heartbeat()]  # an event of a later n8n
         # One line of an answer that is written in several, or all of it.
         self._rest.append(line)
         self._rest_size += len(line)
@@ -57,7 +63,7 @@ class AnswerFold:
         """The answer ended by itself.  Nothing, where a message in it did not."""
         if self.finished or self._open:
             return []
-        if not self._streams or self._rest:
+        if not self._streams:
             text = "\n".join(self._rest)
             try:
                 body = json.loads(text) if text.strip() else ""

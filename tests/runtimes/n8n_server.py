@@ -3,8 +3,9 @@ answers whole, a webhook, the management API.  No model and no nodes: the prompt
 what the workflow does.
 
 Captured and kept: streams are NDJSON that is called `application/json`; an answer holds no id of
-its execution; the stream of an execution that was stopped stays open for ever; a workflow that
-fails answers 500 and no reason.
+its execution; an agent that is stopped says an error, and its stream stays open for ever;
+executions that run are listed only where one asks for them; a webhook's workflow that fails answers
+500 and no reason.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ class Server(Ledger):
         if refusal := await self._managed(request):
             return refusal
         status = request.query_params.get("status")
-        newest = [e for e in reversed(self.executions) if not status or e.status == status]
+        wanted = [e for e in self.executions if (e.status == status if status else e.outcome)]
+        newest = list(reversed(wanted))
         limit = int(request.query_params.get("limit", 100))
         shown = [each.shown(data=False) for each in newest[:limit]]
         return JSONResponse({"data": shown, "nextCursor": None})
@@ -150,10 +152,11 @@ class Server(Ledger):
             return refusal
         (found,) = [each for each in self.executions if each.id == request.path_params["id"]]
         if found.outcome or found.task is None:
-            words = "Only running or waiting executions can be stopped"
+            words = "Only running or waiting executions can be stopped and 1 is currently success"
             return JSONResponse({"message": words}, 409)
-        found.task.cancel()
-        found.outcome = "canceled"
+        await found.cancel()
+        await found.line("error", content="Original error: AbortError")
+        await found.end("canceled")
         self.stopped.append(found.id)
         return JSONResponse({"id": found.id, "status": "canceled"})
 
