@@ -36,6 +36,9 @@ class N8nConfig(HTTPRuntimeConfig):
     remembers: bool = True
     """The workflow keeps what was said, by `sessionId` (a memory node does).  False: every turn
     stands alone, and a second one is refused."""
+    waits: bool = False
+    """After each answer, look whether the workflow waits for a call or a form, and ask for it.
+    Needs the key, and takes a few requests more for each turn."""
     poll_interval: float = Field(1.0, gt=0)
     """Seconds between two looks at an execution."""
     body: Mapping[str, Any] = Field(default_factory=dict)
@@ -46,6 +49,8 @@ class N8nConfig(HTTPRuntimeConfig):
         taken = sorted(set(self.body) & set(_OURS))
         if taken:
             raise ValueError(f"body: {', '.join(taken)} is set by the adapter; remove it there")
+        if self.waits and not self.manages:
+            raise ValueError("waits: only a key of the management API (auth) shows what waits")
         return self
 
     @property

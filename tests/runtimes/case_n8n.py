@@ -37,7 +37,9 @@ CASES = [
     Case(
         id="n8n-webhook",
         app=_n8n(False),
-        settings={"agent": "webhook/words", "stream": False, **FAST},
+        settings={"agent": "webhook/words", "stream": False, "waits": True, **FAST},
+        ask="ask colour",
+        ask_kind="input",
         **N8N,
     ),
 ]

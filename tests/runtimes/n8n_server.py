@@ -40,10 +40,13 @@ class Execution(Job):
         self.error = ""
         self.made: dict[str, Any] = {}
         self.file = b""
+        self.wait: dict[str, Any] = {}
+        """The parameters of the Wait node that it stands at."""
+        self.resumed = 0
 
     @property
     def status(self) -> str:
-        return self.outcome or "running"
+        return self.outcome or ("waiting" if self.wait else "running")
 
     def shown(self, *, data: bool) -> dict[str, Any]:
         about = {"id": self.id, "workflowId": "wf1", "status": self.status, "mode": "webhook"}
@@ -52,11 +55,17 @@ class Execution(Job):
         trigger = [{"data": {"main": [[{"json": self.given}]]}}]
         runs = {"Trigger": trigger}
         results: dict[str, Any] = {"runData": runs, "lastNodeExecuted": "Agent"}
+        if self.resumed:
+            runs["Wait"] = [{}] * self.resumed
+        if self.wait and not self.outcome:
+            results["lastNodeExecuted"] = "Wait"
         if self.error:
             results["error"] = {"message": self.error, "name": "NodeOperationError"}
         elif self.outcome == "success":
             runs["Agent"] = [{"data": {"main": [[{"json": self.made}]]}}]
-        return {**about, "data": {"resultData": results}}
+        wait = {"name": "Wait", "type": "n8n-nodes-base.wait", "parameters": self.wait}
+        kept = {"resultData": results, "resumeToken": f"token-{self.id}"}
+        return {**about, "data": kept, "workflowData": {"nodes": [wait]}}
 
     async def line(self, kind: str, **body: Any) -> None:
         metadata = {"nodeId": "d67f", "nodeName": "Agent", "itemIndex": 0, "runIndex": 0}
@@ -94,6 +103,8 @@ class Server(Ledger):
                 Route("/webhook/hook-1/chat", self.called, methods=["POST"]),
                 Route("/webhook/words", self.called, methods=["POST"]),
                 Route("/webhook/{path:path}", self.missing, methods=["POST"]),
+                Route("/webhook-waiting/{id}/{suffix}", self.resume, methods=["GET", "POST"]),
+                Route("/form-waiting/{id}", self.resume, methods=["POST"]),
             ]
         )
 
@@ -131,7 +142,8 @@ class Server(Ledger):
         if refusal := await self._managed(request):
             return refusal
         status = request.query_params.get("status")
-        wanted = [e for e in self.executions if (e.status == status if status else e.outcome)]
+        wanted = [e for e in self.executions if e.status == (status or e.status)]
+        wanted = [e for e in wanted if status or e.status != "running"]
         newest = list(reversed(wanted))
         limit = int(request.query_params.get("limit", 100))
         shown = [each.shown(data=False) for each in newest[:limit]]
@@ -177,6 +189,9 @@ class Server(Ledger):
             return StreamingResponse(self._lines(execution), media_type="application/json")
         if execution.task is not None:
             await execution.task
+        if execution.wait:
+            # What the node before the wait made: here the webhook itself, with all its headers.
+            return JSONResponse({"headers": dict(request.headers), "body": given})
         if execution.error:
             return JSONResponse({"code": 0, "message": "Error in workflow"}, 500)
         if execution.file:
@@ -204,6 +219,27 @@ class Server(Ledger):
 
     # What it does
 
+    async def resume(self, request: Request) -> Response:
+        body, instead = await self.note(request)
+        if instead is not None:
+            return instead
+        (found,) = [e for e in self.executions if e.id == request.path_params["id"]]
+        if request.query_params.get("signature") != f"token-{found.id}":
+            return JSONResponse({"error": "Invalid token"}, 401)
+        wait, found.wait = found.wait, {}
+        if found.outcome or not wait:
+            return JSONResponse({"code": 409, "message": "has finished already"}, 409)
+        found.resumed += 1
+        if wait["resume"] == "form":
+            given = self._form(request.headers["content-type"], body)
+            labels = [field["fieldLabel"] for field in wait["formFields"]["values"]]
+            body = {labels[int(key.partition("-")[2])]: value for key, value in given.items()}
+        elif request.method == "GET":
+            body = {k: v for k, v in request.query_params.items() if k != "signature"}
+        found.given["prompt"] = found.given["chatInput"] = wait.get("then", "") or json.dumps(body)
+        found.begin(self._work(found))
+        return JSONResponse({"status": 200})
+
     async def _work(self, execution: Execution) -> None:
         given = execution.given
         text = given.get("chatInput") or given.get("prompt") or ""
@@ -215,7 +251,8 @@ class Server(Ledger):
             execution.error = str(exc)
             if self._streaming:
                 await execution.line("error", content=str(exc))
-        await execution.end("error" if execution.error else "success")
+        if not execution.wait:
+            await execution.end("error" if execution.error else "success")
 
     async def _do_slow(self, execution: Execution, rest: str) -> None:
         count = int(rest)
@@ -237,6 +274,27 @@ class Server(Ledger):
         await execution.say("one")
         await execution.emit('{"type":"keepalive"}\n{"type":"shiny","sparkles":1}\n')
         await execution.say("two")
+
+    async def _do_ask(self, execution: Execution, rest: str) -> None:
+        choice = {"values": [{"option": "blue"}, {"option": "red"}]}
+        values: list[dict[str, Any]] = [{"fieldLabel": "Colour", "requiredField": True}]
+        if rest == "choice":
+            values[0] |= {"fieldType": "dropdown", "fieldOptions": choice}
+        if rest == "two":
+            values += [{"fieldLabel": "Why"}]
+        fields = {"formFields": {"values": values}}
+        execution.wait = {"resume": "form", "formTitle": "Colour", "formDescription": "?", **fields}
+
+    async def _do_call(self, execution: Execution, rest: str) -> None:
+        options = {"webhookSuffix": "go-on"}
+        execution.wait = {"resume": "webhook", "httpMethod": rest, "options": options}
+
+    async def _do_again(self, execution: Execution, rest: str) -> None:
+        await self._do_call(execution, "POST")
+        execution.wait["then"] = "call POST"
+
+    async def _do_sleep(self, execution: Execution, rest: str) -> None:
+        execution.wait = {"resume": "timeInterval"}
 
     async def _do_file(self, execution: Execution, rest: str) -> None:
         execution.file = b"content of it"

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from lap_runtimes.base import Answer, Heartbeat, MessageDelta, PromptFile
+from lap_runtimes.base import Answer, Heartbeat, MessageDelta, Progress, PromptFile
 from lap_runtimes.errors import Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.n8n_config import N8nConfig, Trigger, triggers_of
 from lap_runtimes.n8n_fold import AnswerFold
@@ -17,7 +17,7 @@ from tests.canary import canary
 from tests.runtimes.conftest import MakeTurn
 from tests.runtimes.n8n_server import Server
 from tests.runtimes.serving import serving
-from tests.runtimes.vendors import JSON, Deviant, done, files, reaching, read, texts
+from tests.runtimes.vendors import JSON, Deviant, done, files, questions, reaching, read, texts
 
 pytestmark = pytest.mark.anyio
 
@@ -260,6 +260,110 @@ async def test_several_nodes_make_several_messages(make_turn: MakeTurn) -> None:
     assert len({delta.message_id for delta in deltas}) == 2
 
 
+WAITS: dict[str, Any] = {**HOOK, "waits": True}
+
+
+async def test_a_form_is_filled_in_by_its_labels(make_turn: MakeTurn) -> None:
+    made = server(streaming=False)
+    with serving(made.app) as url:
+        async with reaching("n8n", url, **WAITS) as ours:
+            asked = await read(ours.start(make_turn("ask two")))
+            (question,) = questions(asked)
+            assert (question.kind, question.text) == ("input", "Colour\n?")
+            assert question.schema == {
+                "type": "object",
+                "properties": {"Colour": {"type": "string"}, "Why": {"type": "string"}},
+                "required": ["Colour"],
+            }
+            assert texts(asked) == [], "what the webhook saw is no answer"
+            given = [Answer(question_id=question.id, data={"Why": "it is", "Colour": "blue"})]
+            events = await read(ours.start(make_turn(answers=given, ref=done(asked).ref)))
+    assert json.loads(texts(events)[0]) == {"Why": "it is", "Colour": "blue"}
+
+
+@pytest.mark.parametrize(
+    "answer", [{"option": "blue"}, {"text": "blue"}, {"data": {"Colour": "blue"}}]
+)
+async def test_a_form_of_one_field_takes_a_word(answer: Any, make_turn: MakeTurn) -> None:
+    with serving(server(streaming=False).app) as url:
+        async with reaching("n8n", url, **WAITS) as ours:
+            asked = await read(ours.start(make_turn("ask choice")))
+            (question,) = questions(asked)
+            assert question.options == ["blue", "red"]
+            given = [Answer(question_id=question.id, **answer)]
+            events = await read(ours.start(make_turn(answers=given, ref=done(asked).ref)))
+    assert json.loads(texts(events)[0]) == {"Colour": "blue"}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_wait_for_a_call_is_called(method: str, make_turn: MakeTurn) -> None:
+    made = server(streaming=False)
+    with serving(made.app) as url:
+        async with reaching("n8n", url, **WAITS) as ours:
+            asked = await read(ours.start(make_turn(f"call {method}")))
+            (question,) = questions(asked)
+            given = [Answer(question_id=question.id, decision="deny", text="too risky")]
+            events = await read(ours.start(make_turn(answers=given, ref=done(asked).ref)))
+    assert json.loads(texts(events)[0]) == {"text": "too risky", "decision": "deny"}
+    assert any("/webhook-waiting/1/go-on?" in path for _, path, _ in made.requests)
+
+
+async def test_one_wait_after_another_is_two_questions(make_turn: MakeTurn) -> None:
+    with serving(server(streaming=False).app) as url:
+        async with reaching("n8n", url, **WAITS) as ours:
+            first = await read(ours.start(make_turn("again")))
+            (one,) = questions(first)
+            given = [Answer(question_id=one.id, text="x")]
+            second = await read(ours.start(make_turn(answers=given, ref=done(first).ref)))
+            (two,) = questions(second)
+            with pytest.raises(Rejected) as stale:
+                await read(ours.start(make_turn(answers=given, ref=done(first).ref)))
+            given = [Answer(question_id=two.id, text="blue")]
+            events = await read(ours.start(make_turn(answers=given, ref=done(second).ref)))
+    assert one.id != two.id
+    assert (stale.value.kind, stale.value.sent) == ("conflict", False)
+    assert "blue" in texts(events)[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"question_id": "other", "text": "x"},
+        {"decision": "deny"},
+        {"data": {"Size": "1"}},
+        {},
+    ],
+)
+async def test_an_answer_that_is_none_is_refused_before_anything_is_sent(
+    answer: dict[str, Any], make_turn: MakeTurn
+) -> None:
+    made = server(streaming=False)
+    with serving(made.app) as url:
+        async with reaching("n8n", url, **WAITS) as ours:
+            asked = await read(ours.start(make_turn("ask colour")))
+            (question,) = questions(asked)
+            before = len(made.requests)
+            given = [Answer(**{"question_id": question.id, **answer})]
+            with pytest.raises(Rejected) as refused:
+                await read(ours.start(make_turn(answers=given, ref=done(asked).ref)))
+    assert not refused.value.sent
+    assert len(made.requests) == before
+
+
+async def test_a_wait_for_time_to_pass_is_waited_out(make_turn: MakeTurn) -> None:
+    made = server(streaming=False)
+    with serving(made.app) as url:
+        async with reaching("n8n", url, **WAITS) as ours:
+            seen: list[Any] = []
+            async with ours.start(make_turn("sleep")) as events:
+                async for event in events:
+                    seen.append(event)
+                    if isinstance(event, Progress):
+                        made.executions[0].made = {"output": "awake"}
+                        made.executions[0].outcome = "success"
+    assert texts(seen) == ["awake"]
+
+
 async def test_what_it_has_not_is_refused_before_anything_is_sent(make_turn: MakeTurn) -> None:
     made = server()
     with serving(made.app) as url:
@@ -330,6 +434,7 @@ def test_webhooks_with_variables_or_another_method_are_no_agents() -> None:
     [
         ({"body": {"sessionId": "x"}}, "sessionId is set by the adapter"),
         ({"agnet": "x"}, "agnet"),
+        ({"waits": True}, "only a key"),
     ],
 )
 def test_a_wrong_configuration_names_its_key(settings: dict[str, Any], words: str) -> None:

@@ -41,6 +41,7 @@ CONFIGURED = {
     '`elastic`, `execution = "task_manager"`': {"execution": "task_manager"},
     "`n8n`": {},
     "`n8n`, with a key of the management API": {"auth": {"bearer": "env:KEY"}},
+    "`n8n`, with a key, `waits = true`": {"auth": {"bearer": "env:KEY"}, "waits": True},
     "`n8n`, `stream = false`, `remembers = false`": {"stream": False, "remembers": False},
     "`snowflake`": {"schemas": ["DB.SCH"]},
 }
