@@ -13,6 +13,10 @@ from tests.canary import canary
 from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
 from tests.runtimes.bench import Case
+from tests.runtimes.case_cursor import CASES as CURSOR
+from tests.runtimes.case_elastic import CASES as ELASTIC
+from tests.runtimes.case_n8n import CASES as N8N
+from tests.runtimes.case_snowflake import CASES as SNOWFLAKE
 
 
 def example_agent() -> Any:
@@ -145,4 +149,8 @@ CASES = [
         },
         **HTTP,  # type: ignore[arg-type]
     ),
+    *CURSOR,
+    *SNOWFLAKE,
+    *ELASTIC,
+    *N8N,
 ]

@@ -34,6 +34,16 @@ CONFIGURED = {
     '`openai_responses`, `state = "resend"`': {"state": "resend"},
     '`http`, `answer.form = "json"`': {**REQUEST, "answer": {"text": "a"}},
     '`http`, `answer.form = "sse"`, everything configured': EVERYTHING,
+    "`cursor`": {},
+    "`cursor`, `usage = true`, `artifacts = false`": {"usage": True, "artifacts": False},
+    "`elastic`": {},
+    '`elastic`, `execution = "local"`': {"execution": "local"},
+    '`elastic`, `execution = "task_manager"`': {"execution": "task_manager"},
+    "`n8n`": {},
+    "`n8n`, with a key of the management API": {"auth": {"bearer": "env:KEY"}},
+    "`n8n`, with a key, `waits = true`": {"auth": {"bearer": "env:KEY"}, "waits": True},
+    "`n8n`, `stream = false`, `remembers = false`": {"stream": False, "remembers": False},
+    "`snowflake`": {"schemas": ["DB.SCH"]},
 }
 
 
@@ -61,7 +71,9 @@ def test_says_what_each_configuration_can_do(row: list[str]) -> None:
     head, _ = table("configuration")
     kind = re.findall(r"`(\w+)`", row[0])[0]
     adapter = load(kind)
-    runtime = adapter(adapter.Config.model_validate({**URL, **CONFIGURED[row[0]]}))
+    context = {"resolve_secret": lambda reference: f"secret of {reference}"}
+    settings = {**URL, **CONFIGURED[row[0]]}
+    runtime = adapter(adapter.Config.model_validate(settings, context=context))
     words = {True: "yes", False: "no"}
     for name, said in zip(head[1:], row[1:], strict=True):
         found = getattr(runtime.capabilities, name)
