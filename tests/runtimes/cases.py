@@ -13,6 +13,7 @@ from tests.canary import canary
 from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
 from tests.runtimes.bench import Case
+from tests.runtimes.case_claude_managed_agents import CASES_CLAUDE
 
 
 def example_agent() -> Any:
@@ -145,4 +146,5 @@ CASES = [
         },
         **HTTP,  # type: ignore[arg-type]
     ),
+    *CASES_CLAUDE,
 ]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from lap_runtimes.kinds import load
+from lap_runtimes.kinds import known, load
 
 from tests.capabilities import ROOT
 
@@ -34,13 +34,13 @@ def run(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("kind", ["a2a", "openai_responses", "http"])
+@pytest.mark.parametrize("kind", sorted(known()))
 def test_a_kind_is_its_class(kind: str) -> None:
     assert load(kind).kind == kind
 
 
 def test_an_unknown_kind_lists_the_known_ones() -> None:
-    with pytest.raises(LookupError, match=r"'a2b'.*a2a, http, openai_responses"):
+    with pytest.raises(LookupError, match=r"'a2b'.*a2a,.* http,.* openai_responses"):
         load("a2b")
 
 

@@ -32,6 +32,7 @@ CONFIGURED = {
         "stream": False,
     },
     '`openai_responses`, `state = "resend"`': {"state": "resend"},
+    "`claude_managed_agents`": {"environment": "env_1"},
     '`http`, `answer.form = "json"`': {**REQUEST, "answer": {"text": "a"}},
     '`http`, `answer.form = "sse"`, everything configured': EVERYTHING,
 }
