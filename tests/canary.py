@@ -31,6 +31,7 @@ SLOTS: Mapping[str, str] = {
     "wrong-a2a": "one that it refuses",
     "responses": "the API key of a Responses endpoint",
     "claude": "the API key of Claude Managed Agents",
+    "openai-agents": "the API key of OpenAI Agents",
     "http": "the bearer token of an http runtime",
     "address": "the password in a runtime's address, where it does not belong",
     "inline": "a secret itself, written where a reference belongs",

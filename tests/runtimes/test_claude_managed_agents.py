@@ -19,10 +19,7 @@ from anthropic.types.beta.sessions import (
 from lap_runtimes.base import (
     Answer,
     Asked,
-    Done,
-    Event,
     File,
-    Message,
     MessageDelta,
     Progress,
     PromptFile,
@@ -41,6 +38,7 @@ from pydantic import ValidationError
 from tests.canary import canary
 from tests.runtimes.claude_server import Server
 from tests.runtimes.conftest import MakeTurn
+from tests.runtimes.reading import done, last_ref, questions, read, texts, until
 from tests.runtimes.serving import serving
 from tests.waiting import eventually_async
 
@@ -74,24 +72,6 @@ async def reaching(
                 yield ours, server
         finally:
             await ours.aclose()
-
-
-async def read(stream: Any) -> list[Event]:
-    async with stream as events:
-        return [event async for event in events]
-
-
-def texts(events: list[Event]) -> list[str]:
-    return [event.text for event in events if isinstance(event, Message)]
-
-
-def done(events: list[Event]) -> Done:
-    assert isinstance(events[-1], Done)
-    return events[-1]
-
-
-def questions(events: list[Event]) -> list[Any]:
-    return [event.question for event in events if isinstance(event, Asked)]
 
 
 async def test_the_test_server_satisfies_the_official_client() -> None:
@@ -279,10 +259,8 @@ async def test_an_interrupted_turn_ends_as_cancelled_and_the_session_goes_on(
 ) -> None:
     async with reaching() as (ours, _):
         async with ours.start(make_turn("slow 500")) as events:
-            seen = [await anext(events)]
-            while not isinstance(seen[-1], MessageDelta):
-                seen.append(await anext(events))
-            await ours.cancel(seen[0].ref or {})
+            seen = await until(events, MessageDelta)
+            await ours.cancel(last_ref(seen))
             seen += [event async for event in events]
         assert done(seen).outcome == "cancelled"
         again = await read(ours.start(make_turn("hello", ref=done(seen).ref)))

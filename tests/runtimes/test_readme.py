@@ -33,6 +33,10 @@ CONFIGURED = {
     },
     '`openai_responses`, `state = "resend"`': {"state": "resend"},
     "`claude_managed_agents`": {"environment": "env_1"},
+    "`openai_agents`": {},
+    '`openai_agents`, `environment = { type = "openai_hosted" }`': {
+        "environment": {"type": "openai_hosted"}
+    },
     '`http`, `answer.form = "json"`': {**REQUEST, "answer": {"text": "a"}},
     '`http`, `answer.form = "sse"`, everything configured': EVERYTHING,
 }
