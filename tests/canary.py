@@ -32,6 +32,7 @@ SLOTS: Mapping[str, str] = {
     "responses": "the API key of a Responses endpoint",
     "claude": "the API key of Claude Managed Agents",
     "openai-agents": "the API key of OpenAI Agents",
+    "lap-platform": "the master key of a LiteLLM Agent Platform",
     "http": "the bearer token of an http runtime",
     "address": "the password in a runtime's address, where it does not belong",
     "inline": "a secret itself, written where a reference belongs",

@@ -8,9 +8,19 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Protocol
+
+import anyio
 
 from lap_runtimes.base import Answer, Answers, Event, Heartbeat, Prompt, Ref
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure
@@ -128,3 +138,19 @@ def multipart(field: str, name: str, media_type: str, data: bytes) -> tuple[byte
         head.encode() + data + f"\r\n--{boundary}--\r\n".encode(),
         f"multipart/form-data; boundary={boundary}",
     )
+
+
+@asynccontextmanager
+async def concurrently() -> AsyncIterator[Callable[[Callable[[], Awaitable[None]]], None]]:
+    """Starts what runs beside the block, and ends it with the block."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield lambda work: tasks.start_soon(work)
+        except Exception as error:
+            # Not from inside the task group, which would wrap it.
+            failure = error
+        finally:
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -33,6 +33,10 @@ CONFIGURED = {
     },
     '`openai_responses`, `state = "resend"`': {"state": "resend"},
     "`claude_managed_agents`": {"environment": "env_1"},
+    "`litellm_agent_platform`": {},
+    '`litellm_agent_platform`, `runtime = "claude_managed_agents"`': {
+        "runtime": "claude_managed_agents"
+    },
     "`openai_agents`": {},
     '`openai_agents`, `environment = { type = "openai_hosted" }`': {
         "environment": {"type": "openai_hosted"}
