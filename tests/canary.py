@@ -33,6 +33,7 @@ SLOTS: Mapping[str, str] = {
     "claude": "the API key of Claude Managed Agents",
     "openai-agents": "the API key of OpenAI Agents",
     "lap-platform": "the master key of a LiteLLM Agent Platform",
+    "wrong-key": "one that no runtime of the fault tests accepts",
     "http": "the bearer token of an http runtime",
     "address": "the password in a runtime's address, where it does not belong",
     "inline": "a secret itself, written where a reference belongs",

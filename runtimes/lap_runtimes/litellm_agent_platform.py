@@ -32,7 +32,7 @@ from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unavailable, Unsupported
 from lap_runtimes.http import HTTP
 from lap_runtimes.lap_platform_fold import PlatformFold
-from lap_runtimes.managed import concurrently, paired, preparing, prompt_text, segment
+from lap_runtimes.managed import Beside, concurrently, paired, preparing, prompt_text, segment
 from lap_runtimes.responses_items import Json, mapping
 
 _OBEYS = ("claude_managed_agents", "cursor")
@@ -128,9 +128,7 @@ class LiteLLMAgentPlatformRuntime:
         ):
             yield events
 
-    async def _started(
-        self, turn: Turn, beside: Callable[[Callable[[], Awaitable[None]]], None]
-    ) -> AsyncGenerator[Event, None]:
+    async def _started(self, turn: Turn, beside: Beside) -> AsyncGenerator[Event, None]:
         with preparing():
             ref, requests = await self._prepared(turn)
         fold = PlatformFold(ref)

@@ -11,8 +11,8 @@ import secrets
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Awaitable,
     Callable,
+    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -32,6 +32,10 @@ MAX_EVENT = 72 * 1024 * 1024
 """Bytes of one event: files come inside it."""
 MAX_PAGES = 1000
 """Pages of a list that are read before a server is taken to repeat itself."""
+
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+Beside = Callable[[Work], None]
 
 
 class Fold(Protocol):
@@ -141,12 +145,16 @@ def multipart(field: str, name: str, media_type: str, data: bytes) -> tuple[byte
 
 
 @asynccontextmanager
-async def concurrently() -> AsyncIterator[Callable[[Callable[[], Awaitable[None]]], None]]:
+async def concurrently() -> AsyncIterator[Beside]:
     """Starts what runs beside the block, and ends it with the block."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
+
+        def beside(work: Work) -> None:
+            tasks.start_soon(work)
+
         try:
-            yield lambda work: tasks.start_soon(work)
+            yield beside
         except Exception as error:
             # Not from inside the task group, which would wrap it.
             failure = error
