@@ -31,6 +31,7 @@ SLOTS: Mapping[str, str] = {
     "wrong-a2a": "one that it refuses",
     "responses": "the API key of a Responses endpoint",
     "claude": "the API key of Claude Managed Agents",
+    "gemini": "the API key of the Gemini API",
     "openai-agents": "the API key of OpenAI Agents",
     "lap-platform": "the master key of a LiteLLM Agent Platform",
     "wrong-key": "one that no runtime of the fault tests accepts",

@@ -14,6 +14,7 @@ from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
 from tests.runtimes.bench import Case
 from tests.runtimes.case_claude_managed_agents import CASES_CLAUDE
+from tests.runtimes.case_gemini import CASES_GEMINI
 from tests.runtimes.case_litellm_agent_platform import CASES_LAP_PLATFORM
 from tests.runtimes.case_openai_agents import CASES_OPENAI_AGENTS
 
@@ -149,6 +150,7 @@ CASES = [
         **HTTP,  # type: ignore[arg-type]
     ),
     *CASES_CLAUDE,
+    *CASES_GEMINI,
     *CASES_LAP_PLATFORM,
     *CASES_OPENAI_AGENTS,
 ]

@@ -33,6 +33,7 @@ CONFIGURED = {
     },
     '`openai_responses`, `state = "resend"`': {"state": "resend"},
     "`claude_managed_agents`": {"environment": "env_1"},
+    "`gemini`": {},
     "`litellm_agent_platform`": {},
     '`litellm_agent_platform`, `runtime = "claude_managed_agents"`': {
         "runtime": "claude_managed_agents"
