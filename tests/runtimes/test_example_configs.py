@@ -33,8 +33,11 @@ def test_an_example_is_read_without_a_fault_and_makes_its_runtime(
     config = load_config(here, resolver, option=str(file))
     assert config.faults == ()
     assert config.warnings == ()
-    kinds = set(re.findall(r'^kind = "(\w+)"', text, re.MULTILINE))
-    assert kinds == {example.stem}
+    context = {"resolve_secret": lambda reference: secrets[reference.removeprefix("env:")]}
+    for table in config.runtimes.values():
+        assert table.kind == example.stem
+        adapter = load(table.kind)
+        adapter(adapter.Config.model_validate(table.settings, context=context))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
