@@ -28,7 +28,7 @@ from lap_runtimes.base import (
 from lap_runtimes.errors import Kind, Unavailable
 from lap_runtimes.files import FileLink, plain_name
 from lap_runtimes.http_errors import clean, error_words
-from lap_runtimes.managed import segment
+from lap_runtimes.managed import kept_open, objects, segment, whole
 from lap_runtimes.responses_items import Json, mapping
 
 _KINDS: dict[str, Kind] = {
@@ -112,7 +112,7 @@ class SessionFold:
     def _rest(self) -> dict[str, Any]:
         """The ref of a session at rest."""
         made = {key: value for key, value in self._ref.items() if key != "asked"}
-        return {**made, "open": self._open} if self._open else made
+        return {**made, "open": kept_open(self._open)} if self._open else made
 
     # Events of the vendor
 
@@ -187,7 +187,8 @@ class SessionFold:
         reason = body.get("stop_reason")
         stop = mapping(reason) if isinstance(reason, Mapping) else {}
         kind = str(stop.get("type", "end_turn"))
-        waits_for = [str(event_id) for event_id in stop.get("event_ids") or []]
+        listed = stop.get("event_ids")
+        waits_for = [str(event_id) for event_id in listed] if isinstance(listed, list) else []
         if waits_for and set(waits_for) <= self._asked_before.keys():
             return  # Between two of our answers, which arrive one by one.
         self.finished = True
@@ -200,7 +201,7 @@ class SessionFold:
         elif kind != "end_turn":
             self._outcome = "failed"
             words = _ENDINGS.get(kind, f"the session stopped: {clean(kind)}")
-            detail = error_words(body.get("stop_details") or {}) or _explained(body)
+            detail = _explained(body)
             if self._error is None:
                 self._error = (f"{words}: {detail}" if detail else words, "failed")
 
@@ -291,8 +292,7 @@ def blocks_text(content: Any) -> str:
     """The text of content blocks; what is none is named."""
     if isinstance(content, str):
         return content
-    blocks = content if isinstance(content, list) else []
-    return "".join(_block_text(block) for block in blocks if isinstance(block, Mapping))
+    return "".join(map(_block_text, objects(content)))
 
 
 def _block_text(block: Json) -> str:
@@ -332,19 +332,10 @@ def _counts(usage: Json) -> dict[str, int]:
     """Counts of a session that only grow.  `list_cost` is in minor units of its currency, as a
     decimal string."""
     counts = {
-        "input": _whole(usage.get("input_tokens")) or 0,
-        "output": _whole(usage.get("output_tokens")) or 0,
+        "input": whole(usage.get("input_tokens")),
+        "output": whole(usage.get("output_tokens")),
     }
     cost = usage.get("list_cost")
     if isinstance(cost, Mapping) and cost.get("currency", "USD") == "USD":
-        cents = _whole(cost.get("amount"))
-        if cents is not None:
-            counts["cents"] = cents
+        counts["cents"] = whole(cost.get("amount"))
     return counts
-
-
-def _whole(value: Any) -> int | None:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return None

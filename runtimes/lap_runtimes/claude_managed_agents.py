@@ -32,11 +32,13 @@ from lap_runtimes.files import fetched
 from lap_runtimes.http import HTTP
 from lap_runtimes.http_errors import clean
 from lap_runtimes.managed import (
+    MAX_ID,
     MAX_PAGES,
     answer_text,
     fed,
     followed,
     multipart,
+    objects,
     paired,
     preparing,
     prompt_text,
@@ -272,8 +274,7 @@ class ClaudeManagedAgentsRuntime:
     async def _send(self, session: str, events: list[dict[str, Any]]) -> list[str]:
         """Ids of the events as the service took them."""
         sent = mapping(await self._post(f"v1/sessions/{session}/events", {"events": events}))
-        taken = sent.get("data") or []
-        return [str(each["id"]) for each in taken if isinstance(each, Mapping) and each.get("id")]
+        return [str(each["id"])[:MAX_ID] for each in objects(sent.get("data")) if each.get("id")]
 
     async def _since(self, session: str, first: str) -> list[Json]:
         """The session's events from this one on, oldest first; all, where there is none."""
@@ -296,7 +297,7 @@ class ClaudeManagedAgentsRuntime:
         found: list[Json] = []
         for _ in range(MAX_PAGES):
             page = mapping(await self._get(path, params))
-            some = [mapping(each) for each in page.get("data") or []]
+            some = objects(page.get("data"))
             found += some
             following = page.get("next_page")
             if not (some and following) or (until and any(e.get("id") == until for e in some)):

@@ -37,6 +37,7 @@ from lap_runtimes.managed import (
     MAX_PAGES,
     answer_text,
     followed,
+    objects,
     paired,
     preparing,
     prompt_text,
@@ -104,7 +105,7 @@ class GeminiRuntime:
         params = {"page_size": "100"}
         for _ in range(MAX_PAGES):
             page = mapping(await self._get("agents", params))
-            found += [mapping(each) for each in page.get("agents") or []]
+            found += objects(page.get("agents"))
             if not page.get("next_page_token"):
                 break
             params = {**params, "page_token": str(page["next_page_token"])}

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lap_runtimes.base import (
@@ -33,6 +33,7 @@ from lap_runtimes.base import (
 from lap_runtimes.errors import ProtocolError, Unavailable
 from lap_runtimes.files import FileLink, plain_name
 from lap_runtimes.http_errors import error_words
+from lap_runtimes.managed import MAX_ID, kept_open, objects, whole
 from lap_runtimes.responses_items import Json, mapping
 
 PENDING = ("in_progress", "queued")
@@ -47,7 +48,26 @@ _WORDS = {
     "budget_exceeded": "the budget of the interaction is used up",
     "requires_continuation": "the service paused a long answer, which is not taken up again here",
 }
+_MEDIA = ("image", "audio", "video", "document")
 _LIVE = (MessageDelta, ThinkingDelta, Progress, Heartbeat)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A step that has not been stopped."""
+
+    step: dict[str, Any] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+    arguments: str = ""
+    parts: list[Json] = field(default_factory=list)
+
+    def whole(self) -> Json:
+        """The step as it would be listed."""
+        content = objects(self.step.get("content"))
+        made = {**self.step, "content": [*content, *self.parts]}
+        if self.arguments:
+            made["arguments"] = _loaded(self.arguments)
+        return made
 
 
 class InteractionFold:
@@ -62,8 +82,7 @@ class InteractionFold:
         given, _, self.event_id = (cursor or "").partition("|")
         """Where a replay may start; the cursor also says which steps were given before."""
         self._started = cursor is not None
-        self._steps: dict[int, dict[str, Any]] = {}
-        """Open steps, as they have grown so far."""
+        self._steps: dict[int, _Open] = {}
         self._given = {int(index) for index in given.split(",") if index}
         self._status = ""
         self._usage: Any = None
@@ -96,7 +115,7 @@ class InteractionFold:
         return self._marked(events)
 
     def _feed(self, kind: str, body: Json) -> Iterator[Event]:
-        index = int(body.get("index") or 0)
+        index = whole(body.get("index"))
         if kind == "interaction.created":
             yield from self._begin(mapping(body.get("interaction") or {}))
         elif kind == "interaction.status_update":
@@ -107,18 +126,19 @@ class InteractionFold:
             yield from self._begin(interaction)
             self._rest(str(interaction.get("status") or "completed"), interaction, final=True)
         elif kind == "step.start":
-            self._steps[index] = dict(mapping(body.get("step") or {}))
+            self._steps[index] = _Open(dict(mapping(body.get("step") or {})))
         elif kind == "step.delta" and index not in self._given:
             yield from self._delta(index, mapping(body.get("delta") or {}))
         elif kind == "step.stop" and index not in self._given:
             self._given.add(index)
-            yield from self._step(index, self._steps.pop(index, {}))
+            step = self._steps.pop(index, _Open())
+            yield from self._step(index, step.whole(), "".join(step.texts))
 
     def _begin(self, interaction: Json) -> Iterator[Event]:
         if self._started or not interaction.get("id"):
             return
         self._started = True
-        self._ref["interaction"] = str(interaction["id"])[:512]
+        self._ref["interaction"] = str(interaction["id"])[:MAX_ID]
         yield Started(id=f"{self.turn_id}/started", ref={**self._ref, "turn": self.turn_id})
 
     def _rest(self, status: str, body: Json, *, final: bool) -> None:
@@ -131,35 +151,34 @@ class InteractionFold:
         return f"{self.interaction}/{index}"
 
     def _delta(self, index: int, delta: Json) -> Iterator[Event]:
-        step = self._steps.setdefault(index, {})
+        step = self._steps.setdefault(index, _Open())
         kind = str(delta.get("type", ""))
         if kind == "text":
             text = str(delta.get("text") or "")
-            step.setdefault("streamed", []).append(text)
+            step.texts.append(text)
             yield MessageDelta(message_id=self._message_id(index), text=text)
         elif kind == "thought_summary":
             text = _text(delta.get("content"))
-            step.setdefault("type", "thought")
-            step.setdefault("streamed", []).append(text)
+            step.step["type"] = "thought"
+            step.texts.append(text)
             if text:
                 yield ThinkingDelta(message_id=self._message_id(index), text=text)
         elif kind == "arguments_delta":
-            step["raw"] = str(step.get("raw") or "") + str(delta.get("arguments") or "")
-        elif kind in ("image", "audio", "video", "document"):
-            step.setdefault("content", []).append(delta)
+            step.arguments += str(delta.get("arguments") or "")
+        elif kind in _MEDIA:
+            step.parts.append(delta)
         else:
-            step.update({key: value for key, value in delta.items() if key != "type"})
+            step.step.update({key: value for key, value in delta.items() if key != "type"})
 
     # What they amount to
 
-    def _step(self, index: int, step: Json) -> Iterator[Event]:
+    def _step(self, index: int, step: Json, streamed: str = "") -> Iterator[Event]:
         """A step that is over."""
         kind, step_id = str(step.get("type") or "model_output"), self._message_id(index)
-        streamed = "".join(step.get("streamed") or [])
         if kind == "model_output":
             text = streamed or _text(step.get("content"))
             error = step.get("error")
-            if text or not error:
+            if text or not error or streamed:
                 yield Message(id=step_id, message_id=step_id, text=text)
             yield from _files(step.get("content"), step_id)
         elif kind == "thought":
@@ -182,14 +201,14 @@ class InteractionFold:
         """After the last event; `interaction` is what the service keeps of it."""
         events: list[Event] = []
         for index, step in sorted(self._steps.items()):
-            events += self._step(index, step)
+            events += self._step(index, step.whole(), "".join(step.texts))
         usage = interaction.get("usage") or self._usage
         if isinstance(usage, Mapping):
             events.append(_used(self.turn_id, usage))
         status = str(interaction.get("status") or self._status)
         self._status = self._status if status in PENDING else status
         if interaction.get("environment_id"):
-            self._ref["environment"] = str(interaction["environment_id"])[:512]
+            self._ref["environment"] = str(interaction["environment_id"])[:MAX_ID]
         return self._marked([*events, *self._done(interaction)])
 
     def _done(self, interaction: Json) -> Iterator[Event]:
@@ -197,8 +216,8 @@ class InteractionFold:
         ref = {**self._ref, "turn": self.turn_id}
         outcome = _ENDS.get(self._status)
         if outcome is None:
-            errors = interaction.get("errors") or [s.get("error") for s in _steps(interaction)]
-            said = error_words([dict(e) for e in errors if isinstance(e, Mapping)])
+            failed = [step.get("error") for step in _steps(interaction)]
+            said = error_words([*objects(interaction.get("errors")), *objects(failed)])
             words = said or _WORDS.get(self._status, "it failed without a word")
             yield Done(id=done, outcome="failed", error=words, error_kind="failed", ref=ref)
             return
@@ -208,7 +227,7 @@ class InteractionFold:
         for question in asked:
             yield Asked(id=f"{question.id}/asked", question=question)
         if asked:
-            ref["open"] = {question.id: question.tool for question in asked}
+            ref["open"] = kept_open({question.id: question.tool for question in asked})
         elif outcome == "requires_action":
             words = "the interaction waits for something that it does not name"
             yield Done(id=done, outcome="failed", error=words, error_kind="failed", ref=ref)
@@ -228,19 +247,21 @@ class InteractionFold:
 
 
 def arguments(step: Json) -> Json:
-    """The arguments of a call, which may have come as pieces of JSON."""
-    given: Any = step.get("arguments")
-    if step.get("raw"):
-        try:
-            given = json.loads(str(step["raw"]))
-        except ValueError:
-            given = str(step["raw"])
+    """The arguments of a call."""
+    given = step.get("arguments")
     return given if isinstance(given, Mapping) else {} if given is None else {"input": given}
 
 
+def _loaded(pieces: str) -> Any:
+    """Arguments that came as pieces of JSON."""
+    try:
+        return json.loads(pieces)
+    except ValueError:
+        return pieces
+
+
 def _steps(interaction: Json) -> list[Json]:
-    steps = interaction.get("steps")
-    return [s for s in steps if isinstance(s, Mapping)] if isinstance(steps, list) else []
+    return objects(interaction.get("steps"))
 
 
 def _output_steps(interaction: Json) -> list[Json]:
@@ -251,9 +272,9 @@ def _output_steps(interaction: Json) -> list[Json]:
 def _questions(interaction: Json) -> Iterator[Question]:
     """Functions that are called and have no result."""
     steps = _steps(interaction)
-    answered = {s.get("call_id") for s in steps if s.get("type") == "function_result"}
+    answered = {str(s.get("call_id")) for s in steps if s.get("type") == "function_result"}
     for step in steps:
-        if step.get("type") == "function_call" and step.get("id") not in answered:
+        if step.get("type") == "function_call" and str(step.get("id")) not in answered:
             name = str(step.get("name") or "a function")
             yield Question(
                 id=str(step.get("id") or ""),
@@ -300,7 +321,7 @@ def _used(turn_id: str, usage: Json) -> Usage:
     counts = {k: v for k, v in usage.items() if v is not None}
     return Usage(
         id=f"{turn_id}/usage",
-        input_tokens=int(counts.pop("total_input_tokens", 0)),
-        output_tokens=int(counts.pop("total_output_tokens", 0)),
+        input_tokens=whole(counts.pop("total_input_tokens", 0)),
+        output_tokens=whole(counts.pop("total_output_tokens", 0)),
         detail=counts,
     )

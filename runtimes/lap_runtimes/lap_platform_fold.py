@@ -25,6 +25,7 @@ from lap_runtimes.base import (
 )
 from lap_runtimes.claude_fold import blocks_text
 from lap_runtimes.http_errors import clean, error_words
+from lap_runtimes.managed import kept_open
 from lap_runtimes.responses_items import Json
 
 WAITS = "the agent's runtime waits for an answer that the platform cannot give it"
@@ -79,7 +80,7 @@ class PlatformFold:
         elif approvals:
             for item in approvals:
                 yield Asked(id=f"{item['id']}/asked", question=_question(item))
-            opened = {str(item["id"]): "approval" for item in approvals}
+            opened = kept_open({str(item["id"]): "approval" for item in approvals})
             ref = {**self._ref, "open": opened}
             yield Done(id=done, outcome="requires_action", ref=ref)
         else:

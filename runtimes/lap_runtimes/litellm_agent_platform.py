@@ -9,7 +9,7 @@ What the events mean is in `lap_platform_fold.py`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, ClassVar
 
@@ -32,7 +32,15 @@ from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unavailable, Unsupported
 from lap_runtimes.http import HTTP
 from lap_runtimes.lap_platform_fold import PlatformFold
-from lap_runtimes.managed import Beside, concurrently, paired, preparing, prompt_text, segment
+from lap_runtimes.managed import (
+    Beside,
+    concurrently,
+    objects,
+    paired,
+    preparing,
+    prompt_text,
+    segment,
+)
 from lap_runtimes.responses_items import Json, mapping
 
 _OBEYS = ("claude_managed_agents", "cursor")
@@ -80,18 +88,18 @@ class LiteLLMAgentPlatformRuntime:
         )
 
     async def check(self) -> str:
-        found = mapping(await self._get("api/agents")).get("agents") or []
+        found = objects(mapping(await self._get("api/agents")).get("agents"))
         return f"LiteLLM Agent Platform with {len(found)} agents"
 
     async def agents(self) -> Sequence[AgentInfo]:
-        found = mapping(await self._get("api/agents")).get("agents") or []
+        found = objects(mapping(await self._get("api/agents")).get("agents"))
         return [
             AgentInfo(
                 ref=str(agent["id"]),
                 name=str(agent.get("name") or agent["id"]),
                 description=str(agent.get("description") or ""),
             )
-            for agent in map(mapping, found)
+            for agent in found
             if agent.get("id")
         ]
 
@@ -204,7 +212,9 @@ class LiteLLMAgentPlatformRuntime:
         if turn.ref.get("session"):
             return segment(turn.ref["session"]), model
         settings = agent.get("config")
-        runtime = config.runtime or (mapping(settings).get("runtime") if settings else "")
+        runtime = config.runtime
+        if not runtime and isinstance(settings, Mapping):
+            runtime = str(settings.get("runtime") or "")
         if not runtime:
             raise Rejected("the agent names no runtime; set runtime of the runtime", kind="invalid")
         body = {"runtime": runtime, "agent_id": name, "title": turn.session_id}
@@ -226,8 +236,7 @@ class LiteLLMAgentPlatformRuntime:
         return found.get("status") in ("idle", "error")
 
     async def _approvals(self, session: str) -> list[Json]:
-        found = mapping(await self._get("api/approvals")).get("approvals") or []
-        items = [mapping(each) for each in found]
+        items = objects(mapping(await self._get("api/approvals")).get("approvals"))
         return [item for item in items if item.get("id") and item.get("session_id") == session]
 
     async def _get(self, path: str) -> Any:

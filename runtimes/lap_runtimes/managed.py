@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from lap_runtimes.base import Answer, Answers, Event, Heartbeat, Prompt, Ref
+from lap_runtimes.base import MAX_REF_BYTES, Answer, Answers, Event, Heartbeat, Prompt, Ref
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure
 from lap_runtimes.http import Reply
 from lap_runtimes.responses_items import Json, mapping
@@ -30,6 +30,8 @@ from lap_runtimes.stream import StreamReader, frames
 
 MAX_EVENT = 72 * 1024 * 1024
 """Bytes of one event: files come inside it."""
+MAX_ID = 512
+"""Characters of an id that is kept in a ref."""
 MAX_PAGES = 1000
 """Pages of a list that are read before a server is taken to repeat itself."""
 
@@ -76,6 +78,19 @@ def parsed(data: str, name: str = "") -> Json:
     return body if body.get("type") or not name else {**body, "type": name}
 
 
+def objects(value: Any) -> list[Json]:
+    """The objects of a list; what is no list has none."""
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
+def whole(value: Any) -> int:
+    """A count, also one written as text; 0 for what is none."""
+    try:
+        return int(value) if isinstance(value, int | str) else 0
+    except ValueError:
+        return 0
+
+
 @contextmanager
 def preparing() -> Iterator[None]:
     """Requests that begin no work: whatever fails in them may be tried again."""
@@ -91,7 +106,8 @@ def segment(value: Any, what: str = "session") -> str:
     text = str(value or "")
     if not text:
         raise Rejected(f"the runtime has given no {what}", kind="gone", sent=False)
-    if any(c in "/\\?#%" or ord(c) <= 32 for c in text) or text in (".", ".."):
+    bad = any(c in "/\\?#%" or ord(c) <= 32 for c in text)
+    if bad or text in (".", "..") or len(text) > MAX_ID:
         words = f"the runtime names a {what} that cannot be one: {text[:80]!r}"
         raise Rejected(words, kind="invalid", sent=False)
     return text
@@ -111,6 +127,15 @@ def answer_text(answer: Answer) -> str:
     if answer.data is not None and not text:
         text = json.dumps(dict(answer.data), ensure_ascii=False)
     return f"The call was declined. {text}".strip() if answer.decision == "deny" else text
+
+
+def kept_open(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a ref keeps of the open questions.  Raises `ProtocolError` where it is too much."""
+    if len(json.dumps(asked)) > MAX_REF_BYTES // 2:
+        raise ProtocolError(
+            f"the runtime asks {len(asked)} questions at once, which cannot be kept"
+        )
+    return asked
 
 
 def paired(answers: Answers, ref: Ref) -> list[tuple[Any, Answer]]:

@@ -30,7 +30,15 @@ from lap_runtimes.config import Address, HTTPRuntimeConfig
 from lap_runtimes.errors import Rejected, Unsupported
 from lap_runtimes.files import fetched
 from lap_runtimes.http import HTTP
-from lap_runtimes.managed import MAX_PAGES, followed, paired, preparing, prompt_text, segment
+from lap_runtimes.managed import (
+    MAX_PAGES,
+    followed,
+    objects,
+    paired,
+    preparing,
+    prompt_text,
+    segment,
+)
 from lap_runtimes.openai_agents_fold import AgentFold
 from lap_runtimes.openai_agents_items import artifact_link, input_event
 from lap_runtimes.responses_items import Json, mapping
@@ -108,7 +116,7 @@ class OpenAIAgentsRuntime:
             AgentInfo(
                 ref=str(agent["id"]),
                 name=str(agent.get("name") or agent["id"]),
-                description=str((agent.get("metadata") or {}).get("description") or ""),
+                description=_description(agent),
                 output_schema=_schema(agent),
             )
             for agent in await self._pages("agents", {"order": "asc"})
@@ -217,7 +225,7 @@ class OpenAIAgentsRuntime:
         path = f"agents/sessions/{session}"
         found = mapping(await self._get(path))
         turns = mapping(await self._get(f"{path}/turns", {"order": "desc", "limit": "1"}))
-        newest = [mapping(each) for each in turns.get("data") or []]
+        newest = objects(turns.get("data"))
         params = {"order": "asc", **({"after": str(ref["item"])} if ref.get("item") else {})}
         items = await self._pages(f"{path}/items", params)
         return items, found, newest[0] if newest else {}
@@ -289,7 +297,7 @@ class OpenAIAgentsRuntime:
         params = {"limit": "100", **params}
         for _ in range(MAX_PAGES):
             page = mapping(await self._get(path, params))
-            some = [mapping(each) for each in page.get("data") or []]
+            some = objects(page.get("data"))
             found += some
             if not some or page.get("has_more") is False or not some[-1].get("id"):
                 break
@@ -324,6 +332,12 @@ def _message(turn: Turn) -> dict[str, Any]:
         places = "\n".join(f"- {path}" for _, path in _places(turn))
         text = f"{text}\n\nFiles with this message:\n{places}".strip()
     return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+
+
+def _description(agent: Json) -> str:
+    """Agents have none of their own; where somebody wrote one into the metadata, that."""
+    metadata = agent.get("metadata")
+    return str(metadata.get("description") or "") if isinstance(metadata, Mapping) else ""
 
 
 def _schema(agent: Json) -> Json | None:

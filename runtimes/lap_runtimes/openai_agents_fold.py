@@ -24,6 +24,7 @@ from lap_runtimes.base import (
 )
 from lap_runtimes.errors import Kind, Unavailable
 from lap_runtimes.http_errors import clean, error_words
+from lap_runtimes.managed import MAX_ID, kept_open, objects, whole
 from lap_runtimes.openai_agents_items import item_events
 from lap_runtimes.responses_items import Json, mapping
 
@@ -118,10 +119,10 @@ class AgentFold:
         if not found:
             return
         self._started = True
-        self._ref["session"] = str(found)[:512]
+        self._ref["session"] = str(found)[:MAX_ID]
         environment = session.get("environment") if isinstance(session, Mapping) else None
         if isinstance(environment, Mapping) and environment.get("id"):
-            self._ref["environment"] = str(environment["id"])[:512]
+            self._ref["environment"] = str(environment["id"])[:MAX_ID]
         yield self.started()
 
     # Events of the vendor
@@ -194,15 +195,15 @@ class AgentFold:
             yield Thinking(id=message_id, message_id=message_id, text="".join(texts))
         yield from links
         if artifacts:
-            self._ref["artifact"] = str(artifacts[-1].get("id"))
+            self._ref["artifact"] = str(artifacts[-1].get("id"))[:MAX_ID]
         cents = _cents(self._session)
         if isinstance(self._usage, Mapping):
-            before = int(self._ref.get("cents") or 0)
+            before = whole(self._ref.get("cents"))
             counts = {k: v for k, v in self._usage.items() if not k.endswith("put_tokens")}
             yield Usage(
                 id=f"{self.turn_id}/usage",
-                input_tokens=int(self._usage.get("input_tokens") or 0),
-                output_tokens=int(self._usage.get("output_tokens") or 0),
+                input_tokens=whole(self._usage.get("input_tokens")),
+                output_tokens=whole(self._usage.get("output_tokens")),
                 cost_usd=None if cents is None else max(0, cents - before) / 100,
                 detail=counts,
             )
@@ -213,11 +214,12 @@ class AgentFold:
     def _done(self) -> Done:
         status = str(self._session.get("status") or "idle")
         ref = {key: value for key, value in self._ref.items() if key != "asked"}
-        ref["vendor_turn"] = str(self._turn.get("id") or self._ref.get("vendor_turn") or "")
-        ref["item"] = self._last_item or self._ref.get("item", "")
+        turn = str(self._turn.get("id") or self._ref.get("vendor_turn") or "")
+        ref["vendor_turn"] = turn[:MAX_ID]
+        ref["item"] = (self._last_item or str(self._ref.get("item") or ""))[:MAX_ID]
         done = f"{self.turn_id}/done"
         if self._questions:
-            ref["open"] = self._questions
+            ref["open"] = kept_open(self._questions)
             return Done(id=done, outcome="requires_action", ref=ref)
         gone = status == "failed"
         outcome = _ENDS.get(str(self._turn.get("status")), "failed")
@@ -256,9 +258,7 @@ _HANDLERS: dict[str, Callable[[AgentFold, Json], Iterator[Event]]] = {
 
 def _actions(session: Json) -> Iterator[tuple[Question, list[str]]]:
     """Each thing that the session waits for: as a question, and what its answer needs."""
-    for action in session.get("required_actions") or []:
-        if not isinstance(action, Mapping):
-            continue
+    for action in objects(session.get("required_actions")):
         kind, turn = str(action.get("type", "")), str(action.get("turn_id") or "")
         asked = action.get("request")
         request = asked if isinstance(asked, Mapping) else {}
