@@ -58,6 +58,9 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+Address = Annotated[str, AfterValidator(_one_origin)]
+"""The base address of a runtime."""
+
 Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret), AfterValidator(_fit_for_a_header)]
 """A `SecretStr` that is configured as `env:NAME` or `file:PATH`, never as the secret itself."""
 
@@ -85,7 +88,7 @@ class RuntimeConfig(BaseModel):
 class HTTPRuntimeConfig(RuntimeConfig):
     """Base of the adapters that speak HTTP."""
 
-    url: Annotated[str, AfterValidator(_one_origin)]
+    url: Address
     """Base address.  The credential is sent to its origin and to no other."""
     auth: Auth = Auth()
     headers: Mapping[str, str] = Field(default_factory=dict)

@@ -146,6 +146,7 @@ class HTTP:
         secret = {name: value.get_secret_value() for name, value in config.auth.header.items()}
         if config.auth.bearer is not None:
             secret["Authorization"] = f"Bearer {config.auth.bearer.get_secret_value()}"
+        self._secrets = set(secret.values())
         self._home_headers = {**config.headers, **secret}
         self._client: httpx2.AsyncClient | None = None
         self._building = anyio.Lock()
@@ -262,7 +263,7 @@ class HTTP:
 
     def scrub(self, body: bytes) -> bytes:
         """The body without our credential, should the runtime echo it."""
-        for value in self._home_headers.values():
+        for value in self._secrets:
             for secret in {value, value.removeprefix("Bearer ")}:
                 if len(secret) >= 8:
                     body = body.replace(secret.encode(), b"[secret]")

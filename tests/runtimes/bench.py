@@ -47,6 +47,8 @@ class Case:
     """A prompt that makes the agent ask."""
     ask_kind: str = ""
     file: str | None = None
+    file_names: tuple[str, ...] = ("a.txt", "a.csv")
+    """What the file that it makes may be called."""
     one_connection: bool = True
     """A turn is one stream; False: many short requests, which a cut does not end."""
 

@@ -17,6 +17,10 @@ from tests.runtimes.case_cursor import CASES as CURSOR
 from tests.runtimes.case_elastic import CASES as ELASTIC
 from tests.runtimes.case_n8n import CASES as N8N
 from tests.runtimes.case_snowflake import CASES as SNOWFLAKE
+from tests.runtimes.case_claude_managed_agents import CASES_CLAUDE
+from tests.runtimes.case_gemini import CASES_GEMINI
+from tests.runtimes.case_litellm_agent_platform import CASES_LAP_PLATFORM
+from tests.runtimes.case_openai_agents import CASES_OPENAI_AGENTS
 
 
 def example_agent() -> Any:
@@ -153,4 +157,8 @@ CASES = [
     *SNOWFLAKE,
     *ELASTIC,
     *N8N,
+    *CASES_CLAUDE,
+    *CASES_GEMINI,
+    *CASES_LAP_PLATFORM,
+    *CASES_OPENAI_AGENTS,
 ]

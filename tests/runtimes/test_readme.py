@@ -32,6 +32,16 @@ CONFIGURED = {
         "stream": False,
     },
     '`openai_responses`, `state = "resend"`': {"state": "resend"},
+    "`claude_managed_agents`": {"environment": "env_1"},
+    "`gemini`": {},
+    "`litellm_agent_platform`": {},
+    '`litellm_agent_platform`, `runtime = "claude_managed_agents"`': {
+        "runtime": "claude_managed_agents"
+    },
+    "`openai_agents`": {},
+    '`openai_agents`, `environment = { type = "openai_hosted" }`': {
+        "environment": {"type": "openai_hosted"}
+    },
     '`http`, `answer.form = "json"`': {**REQUEST, "answer": {"text": "a"}},
     '`http`, `answer.form = "sse"`, everything configured': EVERYTHING,
     "`cursor`": {},

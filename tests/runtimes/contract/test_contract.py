@@ -235,7 +235,7 @@ async def test_files_that_the_agent_makes_arrive_with_their_bytes(
         events = await read(bench.runtime.start(make_turn(case.file)))
         (file,) = [event for event in events if isinstance(event, File)]
         assert file.data.startswith((b"body of it", b"content of"))
-        assert file.name in ("a.txt", "a.csv")
+        assert file.name in case.file_names
 
 
 async def test_files_go_in_or_are_refused_before_anything_is_sent(
