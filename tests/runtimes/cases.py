@@ -13,6 +13,7 @@ from tests.canary import canary
 from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
 from tests.runtimes.bench import Case
+from tests.runtimes.case_bedrock_agentcore import AGENTCORE_CASES
 
 
 def example_agent() -> Any:
@@ -145,4 +146,5 @@ CASES = [
         },
         **HTTP,  # type: ignore[arg-type]
     ),
+    *AGENTCORE_CASES,
 ]
