@@ -52,6 +52,8 @@ class Server:
         self.stopped: dict[str, int] = defaultdict(int)
         self.working: set[str] = set()
         self.cancelled: list[str] = []
+        self.told: list[str] = []
+        """Sessions that were to be stopped, whether anything ran in them or not."""
         self.requests: list[tuple[str, dict[str, str], Any]] = []
         self._key, self._token = key, token
         self.agent = self._agent(streams)
@@ -82,6 +84,8 @@ class Server:
             return {"result": {"role": "assistant", "content": [{"text": "".join(said)}]}}
 
         agent.entrypoint(stream if streams else whole)
+        # Else its loop, with its descriptors, begins at some time in the first call.
+        agent._ensure_worker_loop()
         return agent
 
     async def _events(self, prompt: str, session: str) -> AsyncIterator[str]:
@@ -139,6 +143,7 @@ class Server:
             return error("ValidationException", 400, "clientToken is too short")
         if unquote(request.path_params["arn"]) not in (ARN, BELOW):
             return error("ResourceNotFoundException", 404, "no such agent")
+        self.told.append(session)
         if session not in self.working:
             return error("ResourceNotFoundException", 404, "no such session")
         self.working.discard(session)
@@ -303,8 +308,8 @@ def frame(name: str, body: Any, *, kind: str = "event") -> bytes:
 
 def message(headers: dict[str, str], payload: bytes) -> bytes:
     raw = b"".join(
-        bytes([len(n)]) + n.encode() + b"\7" + struct.pack("!H", len(v)) + v.encode()
-        for n, v in headers.items()
+        bytes([len(n)]) + n + b"\7" + struct.pack("!H", len(v)) + v
+        for n, v in ((name.encode(), value.encode()) for name, value in headers.items())
     )
     return framed(raw, payload)
 

@@ -26,6 +26,12 @@ def _server(**options: Any) -> Callable[[str], Made]:
     return make
 
 
+def _before_it_is_called(url: str) -> Made:
+    """An agent that answers whole is cancelled by its session, before the call says anything."""
+    server = Server(key=canary("bedrock_agentcore"), streams=False)
+    return server.app, server, lambda: len(server.told)
+
+
 def _signed(**options: Any) -> Callable[[str], Made]:
     return _server(key=canary("bedrock_agentcore"), **options)
 
@@ -46,7 +52,7 @@ AGENTCORE_CASES = [
     Case(
         id="agentcore-whole",
         kind="bedrock_agentcore",
-        app=_signed(streams=False),
+        app=_before_it_is_called,
         settings={**SIGNED, "stream": False, "agent": ARN},
     ),
     Case(
