@@ -14,6 +14,7 @@ from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
 from tests.runtimes.bench import Case
 from tests.runtimes.case_bedrock_agentcore import AGENTCORE_CASES
+from tests.runtimes.case_databricks import DATABRICKS_CASES
 from tests.runtimes.case_langgraph import LANGGRAPH_CASES
 
 
@@ -148,5 +149,6 @@ CASES = [
         **HTTP,  # type: ignore[arg-type]
     ),
     *AGENTCORE_CASES,
+    *DATABRICKS_CASES,
     *LANGGRAPH_CASES,
 ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.canary import canary
-from tests.runtimes import case_langgraph
+from tests.runtimes import case_databricks, case_langgraph
 from tests.runtimes.bench import Bench, Case, adapter_of
 from tests.runtimes.own_environment import SERVERS, environment, free_port, started
 from tests.runtimes.serving import address, listening, proxied
@@ -102,6 +102,31 @@ def langgraph() -> Iterator[Real]:
             yield Real(url, interrupted)
 
 
+@contextmanager
+def durable() -> Iterator[Real]:
+    with own_program("databricks_durable", "api/invocations") as url:
+        yield Real(url, lambda: 0)
+
+
+@contextmanager
+def mlflow() -> Iterator[Real]:
+    with own_program("mlflow", "health", MLFLOW_ENABLE_ASYNC_LOGGING="false") as url:
+        yield Real(url, lambda: int(asked("GET", f"{url}/cancelled")))
+
+
+@contextmanager
+def own_program(name: str, ready: str, **env: str) -> Iterator[str]:
+    """`servers/NAME/server.py PORT`, in its environment."""
+    programs, port = environment(name), free_port()
+    url = f"http://127.0.0.1:{port}"
+    with folder_of(name) as folder:
+        command = [str(programs / "python"), "server.py", str(port)]
+        with started(command, folder=folder, ready=f"{url}/{ready}", env=env):
+            yield url
+
+
 REAL_CASES: list[RealCase] = [
     RealCase(id="langgraph-dev", app=_none, server=langgraph, **case_langgraph.SKILLS),
+    RealCase(id="databricks-durable", app=_none, server=durable, **case_databricks.DURABLE),
+    RealCase(id="databricks-mlflow", app=_none, server=mlflow, **case_databricks.APP),
 ]
