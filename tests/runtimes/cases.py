@@ -16,6 +16,7 @@ from tests.runtimes.bench import Case
 from tests.runtimes.case_bedrock_agentcore import AGENTCORE_CASES
 from tests.runtimes.case_databricks import DATABRICKS_CASES
 from tests.runtimes.case_langgraph import LANGGRAPH_CASES
+from tests.runtimes.case_litellm import LITELLM_CASES
 
 
 def example_agent() -> Any:
@@ -151,4 +152,5 @@ CASES = [
     *AGENTCORE_CASES,
     *DATABRICKS_CASES,
     *LANGGRAPH_CASES,
+    *LITELLM_CASES,
 ]

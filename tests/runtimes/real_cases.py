@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.canary import canary
-from tests.runtimes import case_databricks, case_langgraph
+from tests.runtimes import case_databricks, case_langgraph, case_litellm
 from tests.runtimes.bench import Bench, Case, adapter_of
+from tests.runtimes.litellm_server import example_agent_app
 from tests.runtimes.own_environment import SERVERS, environment, free_port, started
-from tests.runtimes.serving import address, listening, proxied
+from tests.runtimes.serving import address, listening, proxied, serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,25 @@ def mlflow() -> Iterator[Real]:
 
 
 @contextmanager
+def litellm() -> Iterator[Real]:
+    """The proxy, and behind it a real A2A agent."""
+    programs, port = environment("litellm"), free_port()
+    url = f"http://127.0.0.1:{port}"
+    listener = listening()
+    behind = address(listener)
+    app, agent = example_agent_app(behind)
+    with serving(app, listener), folder_of("litellm") as folder:
+        config = (folder / "config.yaml").read_text().replace("http://agent.example", behind)
+        (folder / "config.yaml").write_text(config)
+        command = [str(programs / "litellm"), "--config", "config.yaml"]
+        where = ["--host", "127.0.0.1", "--port", str(port)]
+        env = {"LITELLM_MASTER_KEY": canary("litellm"), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        ready = f"{url}/health/liveliness"
+        with started([*command, *where], folder=folder, ready=ready, env=env):
+            yield Real(url, lambda: len(agent.cancelled))
+
+
+@contextmanager
 def own_program(name: str, ready: str, **env: str) -> Iterator[str]:
     """`servers/NAME/server.py PORT`, in its environment."""
     programs, port = environment(name), free_port()
@@ -129,4 +149,5 @@ REAL_CASES: list[RealCase] = [
     RealCase(id="langgraph-dev", app=_none, server=langgraph, **case_langgraph.SKILLS),
     RealCase(id="databricks-durable", app=_none, server=durable, **case_databricks.DURABLE),
     RealCase(id="databricks-mlflow", app=_none, server=mlflow, **case_databricks.APP),
+    RealCase(id="litellm-proxy", app=_none, server=litellm, **case_litellm.SKILLS),
 ]
