@@ -32,7 +32,7 @@ from lap_runtimes.base import (
     Ref,
     Turn,
 )
-from lap_runtimes.errors import ProtocolError, Rejected, Unsupported
+from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.http import HTTP, MAX_JSON, Reply
 from lap_runtimes.stoppable import Stoppable
 from lap_runtimes.stream import StreamReader, frames
@@ -262,7 +262,7 @@ class BedrockAgentCoreRuntime:
             async with slots:
                 try:
                     found = await control.json("GET", control.url(f"runtimes/{name}/"))
-                except Rejected:
+                except RuntimeFailure:
                     return
             protocol = found.get("protocolConfiguration") if isinstance(found, Mapping) else None
             if isinstance(protocol, Mapping):

@@ -56,13 +56,13 @@ class DatabricksToken:
     def _headers(self) -> dict[str, str]:
         try:
             from databricks.sdk.core import Config
-            from databricks.sdk.errors import DatabricksError
+            from databricks.sdk.errors.base import DatabricksError
         except ModuleNotFoundError as exc:
             words = "OAuth of Databricks needs an extra: pip install 'lap-mcp[databricks]'"
             raise Rejected(words, kind="invalid", sent=False) from exc
         config = self._config
         secret = config.client_secret
-        named = {
+        named: dict[str, Any] = {
             "host": config.host or None,
             "profile": config.profile,
             "client_id": config.client_id,

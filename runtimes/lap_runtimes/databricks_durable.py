@@ -57,7 +57,7 @@ class DurableAgents:
         try:
             await self._http.json("GET", self._http.url(f"{_INVOCATIONS}/{_NOBODY}"))
         except Rejected as exc:
-            if exc.kind != "not_found" or "invocation not found" not in exc.message:
+            if exc.status != 404 or "invocation not found" not in exc.message:
                 raise
         return "DurableAgentServer"
 

@@ -24,9 +24,8 @@ class _Responses(OpenAIResponsesRuntime):
     def __init__(self, config: DatabricksConfig, http: HTTP) -> None:
         self._keeps = config.conversation == "context"
         # Its address and credential are those of `http`.
-        made = OpenAIResponsesConfig(
-            url=http.base, model=config.endpoint, state="resend", body=config.body
-        )
+        settings = {"url": http.base, "model": config.endpoint, "state": "resend"}
+        made = OpenAIResponsesConfig.model_validate({**settings, "body": config.body})
         super().__init__(made, http)
 
     @property

@@ -29,7 +29,7 @@ from lap_runtimes.base import (
     Turn,
 )
 from lap_runtimes.config import HTTPRuntimeConfig
-from lap_runtimes.errors import ProtocolError, Rejected, Unsupported
+from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.http import HTTP, Reply
 from lap_runtimes.langgraph_fold import Cursor, RunFold
 from lap_runtimes.langgraph_interrupts import resumed
@@ -272,8 +272,8 @@ class LangGraphRuntime:
         try:
             url = self._http.url(f"assistants/{assistant}/schemas")
             found = await self._http.json("GET", url)
-        except Rejected:
-            # A graph whose types have no schema; it can be called all the same.
+        except RuntimeFailure:
+            # A graph whose types have no schema, mostly; it can be called all the same.
             return None
         schema = found.get("input_schema") if isinstance(found, Mapping) else None
         return own_schema(schema, without=self._config.prompt_key)

@@ -56,7 +56,9 @@ def _actions(value: Any) -> tuple[str, list[Json]] | None:
         isinstance(each, Mapping) and isinstance(each.get("action_request"), Mapping)
         for each in listed
     ):
-        about = [{"description": e.get("description"), **e["action_request"]} for e in listed]
+        about: list[Json] = [
+            {"description": each.get("description"), **each["action_request"]} for each in listed
+        ]
         return "responses", about
     return None
 

@@ -24,7 +24,6 @@ CARD = {
     "defaultOutputModes": ["text"],
     "skills": [{"id": "echo", "name": "echo", "description": "says it again", "tags": []}],
 }
-_NOT_PASSED_ON = ("SubscribeToTask", "tasks/resubscribe")
 
 
 def example_agent_app(url: str) -> tuple[Any, Any]:
@@ -73,26 +72,5 @@ class Server:
         if refusal := self._refused(request):
             await refusal(scope, receive, send)
             return
-        body = await request.json()
-        if body["method"] in _NOT_PASSED_ON:
-            error = {"code": -32601, "message": f"Method '{body['method']}' not found"}
-            answer = JSONResponse({"jsonrpc": "2.0", "id": body["id"], "error": error})
-            await answer(scope, receive, send)
-            return
-        raw, given = await request.body(), False
-
-        async def again() -> Any:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": raw, "more_body": False}
-
-        inner = {
-            "type": "http",
-            "path": "/",
-            "raw_path": b"/",
-            "root_path": "",
-            "query_string": b"",
-        }
-        await self._behind({**scope, **inner}, again, send)
+        inner = {"path": "/", "raw_path": b"/", "root_path": "", "query_string": b""}
+        await self._behind({**scope, **inner}, receive, send)

@@ -14,6 +14,7 @@ from tests.capabilities import ROOT
 
 README = (ROOT / "runtimes" / "README.md").read_text(encoding="utf-8")
 URL = {"url": "https://a.example"}
+TOKEN = {"auth": {"bearer": "env:TOKEN"}}
 REQUEST = {"request": {"body": "${prompt}"}}
 EVERYTHING = {
     "request": {"body": "${prompt} ${session_id} ${turn_id}"},
@@ -25,6 +26,18 @@ EVERYTHING = {
 }
 CONFIGURED = {
     "`a2a`": {},
+    "`bedrock_agentcore`": {"region": "eu-west-1"},
+    "`bedrock_agentcore`, an OAuth token": {"region": "eu-west-1", **TOKEN},
+    "`bedrock_agentcore`, `stream = false`": {"region": "eu-west-1", "stream": False},
+    '`bedrock_agentcore`, `surface = "harness"`': {"region": "eu-west-1", "surface": "harness"},
+    "`databricks`": {},
+    '`databricks`, `surface = "app"`, `conversation = "context"`': {
+        "surface": "app",
+        "conversation": "context",
+    },
+    '`databricks`, `surface = "durable"`': {"surface": "durable"},
+    "`langgraph`": {},
+    "`litellm`": {},
     "`openai_responses`": {},
     "`openai_responses`, `background = true`": {"background": True},
     "`openai_responses`, `background = true`, `stream = false`": {
@@ -61,7 +74,9 @@ def test_says_what_each_configuration_can_do(row: list[str]) -> None:
     head, _ = table("configuration")
     kind = re.findall(r"`(\w+)`", row[0])[0]
     adapter = load(kind)
-    runtime = adapter(adapter.Config.model_validate({**URL, **CONFIGURED[row[0]]}))
+    context = {"resolve_secret": lambda reference: f"secret of {reference}"}
+    settings = {**URL, **CONFIGURED[row[0]]}
+    runtime = adapter(adapter.Config.model_validate(settings, context=context))
     words = {True: "yes", False: "no"}
     for name, said in zip(head[1:], row[1:], strict=True):
         found = getattr(runtime.capabilities, name)
