@@ -54,7 +54,7 @@ class SigV4:
         self._finding = threading.Lock()
 
     async def authorize(self, request: Outgoing) -> Proof:
-        return await anyio.to_thread.run_sync(self._sign, request)
+        return await anyio.to_thread.run_sync(self._sign, request, abandon_on_cancel=True)
 
     def _sign(self, request: Outgoing) -> Proof:
         with _worded():

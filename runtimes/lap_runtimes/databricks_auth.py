@@ -16,6 +16,9 @@ from lap_runtimes.config import Secret
 from lap_runtimes.errors import Rejected, Unavailable
 from lap_runtimes.http_errors import clean
 
+_SECONDS = 20
+"""How long the SDK tries to reach the workspace."""
+
 
 class DatabricksOAuth(BaseModel):
     """A service principal, or a profile of `.databrickscfg`; with neither, where the SDK looks."""
@@ -51,7 +54,8 @@ class DatabricksToken:
         self._finding = threading.Lock()
 
     async def authorize(self, request: Outgoing) -> Proof:
-        return Proof(secret=await anyio.to_thread.run_sync(self._headers))
+        headers = await anyio.to_thread.run_sync(self._headers, abandon_on_cancel=True)
+        return Proof(secret=headers)
 
     def _headers(self) -> dict[str, str]:
         try:
@@ -69,6 +73,9 @@ class DatabricksToken:
             "client_secret": secret.get_secret_value() if secret is not None else None,
             # Else a token in the environment would make it complain of two ways to sign in.
             "auth_type": "oauth-m2m" if secret is not None else None,
+            # Its own is five minutes.
+            "retry_timeout_seconds": _SECONDS,
+            "http_timeout_seconds": _SECONDS,
         }
         try:
             with self._finding:

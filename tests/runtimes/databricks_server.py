@@ -8,6 +8,7 @@ The same cases run against the real DurableAgentServer and AgentServer (tier 2).
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import uuid
@@ -47,6 +48,7 @@ class Server:
         self.requests: list[Any] = []
         self.issued: list[str] = []
         self.expires_in = 3600
+        self.refuses = False
         self._token, self._secret = token, secret
         self._numbers = itertools.count(1)
         self.app = Starlette(
@@ -58,6 +60,7 @@ class Server:
                 Route("/agent/info", self.info),
                 Route("/serving-endpoints/responses", self.respond, methods=["POST"]),
                 Route("/api/2.0/serving-endpoints", self.endpoints),
+                Route("/.well-known/databricks-config", self.config),
                 Route("/oidc/.well-known/oauth-authorization-server", self.metadata),
                 Route("/oidc/v1/token", self.token, methods=["POST"]),
             ]
@@ -73,6 +76,9 @@ class Server:
 
     # The workspace
 
+    async def config(self, request: Request) -> Response:
+        return JSONResponse({"oidc_endpoint": f"{request.base_url}oidc", "workspace_id": "1"})
+
     async def metadata(self, request: Request) -> Response:
         base = str(request.base_url)
         found = {"token_endpoint": f"{base}oidc/v1/token", "authorization_endpoint": f"{base}auth"}
@@ -81,7 +87,9 @@ class Server:
     async def token(self, request: Request) -> Response:
         given = parse_qs((await request.body()).decode())
         basic = request.headers.get("authorization", "")
-        if given.get("client_secret") != [self._secret] and not basic.startswith("Basic "):
+        wanted = base64.b64encode(f"id:{self._secret}".encode()).decode()
+        known = given.get("client_secret") == [self._secret] or basic == f"Basic {wanted}"
+        if self.refuses or not known:
             return JSONResponse({"error": "invalid_client"}, status_code=401)
         self.issued.append(f"{self._token}-{len(self.issued)}")
         made = {"access_token": self.issued[-1], "token_type": "Bearer"}
