@@ -32,6 +32,7 @@ _WHOLES: tuple[Path, ...] = tuple(
     (name,) for name in ("result", "response", "output", "answer", "message", "text", "content")
 )
 """Where the text of a whole answer, or of the last event of a stream, may be."""
+_ABOUT_AN_ERROR = {"error", "message", "details", "code", "status", "statusCode"}
 _LAST_WORDS: tuple[Path, ...] = (("result",), ("message",))
 
 
@@ -146,9 +147,11 @@ def _value(text: str) -> Any:
 
 
 def _is_error(value: Any) -> bool:
-    """What `BedrockAgentCoreApp` sends when the agent raises; not a result that has an `error`
-    which is empty."""
-    return isinstance(value, Mapping) and bool(value.get("error"))
+    """What `BedrockAgentCoreApp` sends when the agent raises; not an event of the agent's that also
+    has an `error`, such as that of a tool."""
+    if not isinstance(value, Mapping) or not value.get("error"):
+        return False
+    return "error_type" in value or set(value) <= _ABOUT_AN_ERROR
 
 
 def _at(value: Any, path: Path) -> Any:

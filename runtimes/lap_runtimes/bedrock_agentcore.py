@@ -164,8 +164,11 @@ class BedrockAgentCoreRuntime:
             else PayloadFold(turn.id, ref, text=self._config.text)
         )
         with self._stoppable.running(turn.id) as running:
-            async with aclosing(self._called(url, body, session, fold)) as events:
-                async for event in running.each(events):
+            async with (
+                aclosing(self._called(url, body, session, fold)) as called,
+                aclosing(running.each(called)) as events,
+            ):
+                async for event in events:
                     yield event
             if running.stopped and not fold.finished:
                 for event in fold.cancelled():

@@ -285,8 +285,10 @@ def _stream_headers() -> dict[str, str]:
 
 def _thread(turn: Turn) -> str:
     """The session's thread: its 128 bits as a UUID, which the server wants."""
-    if turn.ref.get("thread"):
-        return str(turn.ref["thread"])
+    if thread := str(turn.ref.get("thread", "")):
+        if not _is_uuid(thread):
+            raise Rejected("the session has no thread of this server", kind="gone", sent=False)
+        return thread
     try:
         return str(uuid.UUID(turn.session_id.partition("_")[2]))
     except ValueError:
