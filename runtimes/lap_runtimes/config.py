@@ -44,7 +44,8 @@ def _fit_for_a_header(secret: SecretStr) -> SecretStr:
     return SecretStr(value)
 
 
-def _one_origin(url: str) -> str:
+def one_origin(url: str) -> str:
+    """A field's check: an http or https address without a password.  Raises `ValueError`."""
     if urlsplit(url).username is not None:
         raise ValueError("a user name or password does not belong here; use auth")
     origin_of(url)
@@ -54,11 +55,11 @@ def _one_origin(url: str) -> str:
 def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     for each in origins:
         if each != "*":
-            _one_origin(each)
+            one_origin(each)
     return origins
 
 
-Address = Annotated[str, AfterValidator(_one_origin)]
+Address = Annotated[str, AfterValidator(one_origin)]
 """The base address of a runtime."""
 
 Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret), AfterValidator(_fit_for_a_header)]

@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 
+from lap_runtimes.authorizing import Authorizer, Issued, Outgoing
 from lap_runtimes.base import MAX_FILE_BYTES
 from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unavailable
@@ -136,9 +137,10 @@ class Reply:
 
 
 class HTTP:
-    """The HTTP side of one runtime.  Construction does no I/O."""
+    """The HTTP side of one runtime.  Construction does no I/O.  An `authorizer` signs what goes to
+    the configured origin, beside or in place of a fixed credential."""
 
-    def __init__(self, config: HTTPRuntimeConfig) -> None:
+    def __init__(self, config: HTTPRuntimeConfig, authorizer: Authorizer | None = None) -> None:
         self.base = config.url.rstrip("/")
         self.rules = OriginRules.of(config.url, config.allow_origins)
         self._connect_timeout = config.connect_timeout
@@ -148,6 +150,8 @@ class HTTP:
             secret["Authorization"] = f"Bearer {config.auth.bearer.get_secret_value()}"
         self._secrets = set(secret.values())
         self._home_headers = {**config.headers, **secret}
+        self._authorizer = authorizer
+        self._issued = Issued()
         self._client: httpx2.AsyncClient | None = None
         self._building = anyio.Lock()
 
@@ -263,7 +267,7 @@ class HTTP:
 
     def scrub(self, body: bytes) -> bytes:
         """The body without our credential, should the runtime echo it."""
-        for value in self._secrets:
+        for value in (*self._secrets, *self._issued.values()):
             for secret in {value, value.removeprefix("Bearer ")}:
                 if len(secret) >= 8:
                     body = body.replace(secret.encode(), b"[secret]")
@@ -303,7 +307,17 @@ class HTTP:
             request = client.build_request(
                 method, target, content=content, headers=sent, extensions=extensions
             )
+            if standing == "home" and self._authorizer is not None:
+                await self._authorize(self._authorizer, request)
             return await client.send(request, stream=True, follow_redirects=False)
+
+    async def _authorize(self, authorizer: Authorizer, request: httpx2.Request) -> None:
+        """Sign the request, which is final but for this."""
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        outgoing = Outgoing(request.method, str(request.url), headers, request.content)
+        proof = await authorizer.authorize(outgoing)
+        self._issued.remember(proof)
+        request.headers.update({**proof.plain, **proof.secret})
 
     async def _connected(self) -> httpx2.AsyncClient:
         if self._client is not None:

@@ -76,9 +76,10 @@ class OpenAIResponsesRuntime:
     kind: ClassVar[str] = "openai_responses"
     Config: ClassVar[type[OpenAIResponsesConfig]] = OpenAIResponsesConfig
 
-    def __init__(self, config: OpenAIResponsesConfig) -> None:
+    def __init__(self, config: OpenAIResponsesConfig, http: HTTP | None = None) -> None:
+        """`http` in place of the configuration's address and credential."""
         self._config = config
-        self._http = HTTP(config)
+        self._http = http or HTTP(config)
         self._cursors = config.background and config.stream
 
     @property
@@ -283,7 +284,7 @@ class OpenAIResponsesRuntime:
                     "a server that keeps nothing cannot be answered; "
                     'use state = "previous_response_id" or "conversation"'
                 )
-            return _answers(turn.input, turn.ref)
+            return self.answers(turn.input, turn.ref)
         past: list[dict[str, Any]] = []
         if self._config.state == "resend" and turn.ref:
             if turn.history is None:
@@ -292,18 +293,19 @@ class OpenAIResponsesRuntime:
             past = [{"role": roles[said.role], "content": said.text} for said in turn.history]
         return [*past, await _prompt(turn.input)]
 
-
-def _answers(answers: Answers, ref: Ref) -> list[dict[str, Any]]:
-    asked = {question_id: kind for kind, question_id in ref.get("open", [])}
-    given = {answer.question_id: answer for answer in answers.answers}
-    missing = [question_id for question_id in asked if question_id not in given]
-    unknown = [question_id for question_id in given if question_id not in asked]
-    if missing or unknown:
-        words = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
-        raise Rejected(
-            f"all open questions are answered at once ({words})", kind="invalid", sent=False
-        )
-    return [input_item(asked[question_id], answer) for question_id, answer in given.items()]
+    @staticmethod
+    def answers(answers: Answers, ref: Ref) -> list[dict[str, Any]]:
+        """Input items for the answers to all open questions.  Raises `Rejected`."""
+        asked = {question_id: kind for kind, question_id in ref.get("open", [])}
+        given = {answer.question_id: answer for answer in answers.answers}
+        missing = ", ".join(each for each in asked if each not in given)
+        unknown = ", ".join(each for each in given if each not in asked)
+        if missing or unknown or not asked:
+            words = f"missing: {missing or 'none'}; unknown: {unknown or 'none'}"
+            raise Rejected(
+                f"all open questions are answered at once ({words})", kind="invalid", sent=False
+            )
+        return [input_item(asked[question_id], answer) for question_id, answer in given.items()]
 
 
 async def _prompt(prompt: Prompt) -> dict[str, Any]:

@@ -21,6 +21,10 @@ from tests.runtimes.case_claude_managed_agents import CASES_CLAUDE
 from tests.runtimes.case_gemini import CASES_GEMINI
 from tests.runtimes.case_litellm_agent_platform import CASES_LAP_PLATFORM
 from tests.runtimes.case_openai_agents import CASES_OPENAI_AGENTS
+from tests.runtimes.case_bedrock_agentcore import AGENTCORE_CASES
+from tests.runtimes.case_databricks import DATABRICKS_CASES
+from tests.runtimes.case_langgraph import LANGGRAPH_CASES
+from tests.runtimes.case_litellm import LITELLM_CASES
 
 
 def example_agent() -> Any:
@@ -161,4 +165,8 @@ CASES = [
     *CASES_GEMINI,
     *CASES_LAP_PLATFORM,
     *CASES_OPENAI_AGENTS,
+    *AGENTCORE_CASES,
+    *DATABRICKS_CASES,
+    *LANGGRAPH_CASES,
+    *LITELLM_CASES,
 ]

@@ -14,6 +14,7 @@ from tests.capabilities import ROOT
 
 README = (ROOT / "runtimes" / "README.md").read_text(encoding="utf-8")
 URL = {"url": "https://a.example"}
+TOKEN = {"auth": {"bearer": "env:TOKEN"}}
 REQUEST = {"request": {"body": "${prompt}"}}
 EVERYTHING = {
     "request": {"body": "${prompt} ${session_id} ${turn_id}"},
@@ -25,6 +26,18 @@ EVERYTHING = {
 }
 CONFIGURED = {
     "`a2a`": {},
+    "`bedrock_agentcore`": {"region": "eu-west-1"},
+    "`bedrock_agentcore`, an OAuth token": {"region": "eu-west-1", **TOKEN},
+    "`bedrock_agentcore`, `stream = false`": {"region": "eu-west-1", "stream": False},
+    '`bedrock_agentcore`, `surface = "harness"`': {"region": "eu-west-1", "surface": "harness"},
+    "`databricks`": {},
+    '`databricks`, `surface = "app"`, `conversation = "context"`': {
+        "surface": "app",
+        "conversation": "context",
+    },
+    '`databricks`, `surface = "durable"`': {"surface": "durable"},
+    "`langgraph`": {},
+    "`litellm`": {},
     "`openai_responses`": {},
     "`openai_responses`, `background = true`": {"background": True},
     "`openai_responses`, `background = true`, `stream = false`": {
