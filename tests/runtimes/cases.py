@@ -13,18 +13,18 @@ from tests.canary import canary
 from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
 from tests.runtimes.bench import Case
-from tests.runtimes.case_cursor import CASES as CURSOR
-from tests.runtimes.case_elastic import CASES as ELASTIC
-from tests.runtimes.case_n8n import CASES as N8N
-from tests.runtimes.case_snowflake import CASES as SNOWFLAKE
-from tests.runtimes.case_claude_managed_agents import CASES_CLAUDE
-from tests.runtimes.case_gemini import CASES_GEMINI
-from tests.runtimes.case_litellm_agent_platform import CASES_LAP_PLATFORM
-from tests.runtimes.case_openai_agents import CASES_OPENAI_AGENTS
 from tests.runtimes.case_bedrock_agentcore import AGENTCORE_CASES
+from tests.runtimes.case_claude_managed_agents import CASES_CLAUDE
+from tests.runtimes.case_cursor import CASES as CURSOR
 from tests.runtimes.case_databricks import DATABRICKS_CASES
+from tests.runtimes.case_elastic import CASES as ELASTIC
+from tests.runtimes.case_gemini import CASES_GEMINI
 from tests.runtimes.case_langgraph import LANGGRAPH_CASES
 from tests.runtimes.case_litellm import LITELLM_CASES
+from tests.runtimes.case_litellm_agent_platform import CASES_LAP_PLATFORM
+from tests.runtimes.case_n8n import CASES as N8N
+from tests.runtimes.case_openai_agents import CASES_OPENAI_AGENTS
+from tests.runtimes.case_snowflake import CASES as SNOWFLAKE
 
 
 def example_agent() -> Any:
