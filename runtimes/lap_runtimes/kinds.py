@@ -12,7 +12,7 @@ EXTRAS = {
     "databricks": "databricks",
     "litellm": "a2a",
 }
-"""Kinds of ours that need an extra, and its name."""
+"""Kinds of ours of which a part needs an extra, and its name; that part says so when it is used."""
 
 
 def known() -> dict[str, EntryPoint]:

@@ -45,4 +45,4 @@ def test_a_page_is_that_of_a_kind_which_has_an_example(page: Path) -> None:
     assert page.stem in known()
     assert load(page.stem).kind == page.stem
     assert (ROOT / "examples" / "runtimes" / f"{page.stem}.toml").is_file()
-    assert page.read_text(encoding="utf-8").startswith(f"# `{page.stem}`\n")
+    assert page.read_text(encoding="utf-8").startswith(f"# `{page.stem}`")
