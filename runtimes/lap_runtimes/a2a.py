@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, ClassVar
 
 import anyio
@@ -30,13 +30,15 @@ from lap_runtimes.base import (
     Turn,
 )
 from lap_runtimes.config import HTTPRuntimeConfig
-from lap_runtimes.errors import Rejected, Unsupported
+from lap_runtimes.errors import Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.files import fetched
 from lap_runtimes.http import HTTP
 from lap_runtimes.http_errors import clean
 
 WELL_KNOWN = ".well-known/agent-card.json"
 _CARD_AGE = 300.0
+_END_SECONDS = 0.1
+"""How long an agent may keep a stream open after the last event, before we close it."""
 
 
 class A2AConfig(HTTPRuntimeConfig):
@@ -149,9 +151,13 @@ class A2ARuntime:
         stream, of looking at the task.  A stream that breaks off just ends."""
         async with aclosing(responses):
             async for response in responses:
-                for event in fold.feed(response) if response is not None else [Heartbeat()]:
+                found = fold.feed(response) if response is not None else [Heartbeat()]
+                over = fold.finished or fold.wants_task
+                if over:
+                    await _read_out(responses)
+                for event in found:
                     yield await fetched(self._http, event)
-                if fold.finished or fold.wants_task:
+                if over:
                     break
         if fold.finished or (peer.streams and not fold.wants_task):
             return
@@ -233,6 +239,14 @@ class A2ARuntime:
             )
             self._cards[path] = (now, card)
         return card
+
+
+async def _read_out(responses: AsyncGenerator[Json | None, None]) -> None:
+    """Read what follows the last event, which is nothing: the connection of an answer that was read
+    to its end is used again, and a new one costs more than waiting for that end."""
+    with anyio.move_on_after(_END_SECONDS), suppress(RuntimeFailure):
+        async for _ in responses:
+            pass
 
 
 async def _message(turn: Turn) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from a2a.utils import errors as foreign
 from a2a.utils.errors import A2AError
 from lap_runtimes.a2a import A2AConfig, A2ARuntime
+from lap_runtimes.a2a_client import ERRORS
 from lap_runtimes.a2a_fold import TaskFold
 from lap_runtimes.a2a_legacy import FOREIGN, foreign_errors
 from lap_runtimes.base import Answer, Asked, Done, Event, File, Message, MessageDelta, Progress
@@ -25,7 +26,7 @@ from starlette.routing import Route
 from tests.canary import canary
 from tests.runtimes.cases import example_agent
 from tests.runtimes.conftest import MakeTurn
-from tests.runtimes.serving import address, listening, serving
+from tests.runtimes.serving import address, listening, proxied, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -233,6 +234,44 @@ async def test_an_error_inside_a_200_stream_is_the_agents_no(make_turn: MakeTurn
                 await read(ours.start(make_turn("x")))
 
 
+def test_errors_have_the_codes_and_reasons_of_the_sdk() -> None:
+    theirs = {
+        foreign.A2A_ERROR_REASONS[each]: code
+        for each, code in foreign.JSON_RPC_ERROR_CODE_MAP.items()
+        if each in foreign.A2A_ERROR_REASONS
+    }
+    assert theirs.items() <= {name: code for name, (code, _) in ERRORS.items()}.items()
+
+
+@pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
+async def test_a_tenant_of_the_card_is_named_in_each_call(
+    binding: str, make_turn: MakeTurn
+) -> None:
+    asked: list[Any] = []
+
+    async def answer(request: Request) -> Response:
+        asked.append((request.url.path, await request.json()))
+        found: dict[str, Any] = {"message": _message("hello")}
+        if binding == "JSONRPC":
+            found = {"jsonrpc": "2.0", "id": 1, "result": found}
+        return JSONResponse(found)
+
+    listener = listening()
+    interface = {
+        "url": address(listener), "protocolBinding": binding, "protocolVersion": "1.0",
+        "tenant": "acme",
+    }  # fmt: skip
+    fake = Fake(card("", supportedInterfaces=[interface]))
+    fake.app.routes[1] = Route("/{path:path}", answer, methods=["POST"])
+    with serving(fake.app, listener) as url:
+        async with reaching(url) as ours:
+            events = await read(ours.start(make_turn("x")))
+    assert isinstance(events[-1], Done)
+    ((path, body),) = asked
+    tenant = body["params"]["tenant"] if binding == "JSONRPC" else path.split("/")[1]
+    assert tenant == "acme"
+
+
 def test_every_error_of_the_sdk_is_translated() -> None:
     named = {each for each, _ in FOREIGN}
     theirs = {
@@ -288,6 +327,34 @@ async def test_an_answer_that_came_too_late_follows_the_task_as_it_is(
             again = await read(ours.start(make_turn(answers=answers, ref=ref)))
     texts = [[e.text for e in events if isinstance(e, Message)] for events in (first, again)]
     assert texts == [["signed in: done"], ["signed in: done"]]
+
+
+async def test_turns_that_are_read_to_their_end_share_a_connection(make_turn: MakeTurn) -> None:
+    listener = listening()
+    url = address(listener)
+    with serving(example_agent().build(url, token=TOKEN)) as direct:
+        async with proxied(direct, listener) as proxy, reaching(url) as ours:
+            for _ in range(3):
+                events = await read(ours.start(make_turn("hello")))
+                assert isinstance(events[-1], Done)
+            assert proxy.accepted == 1
+
+
+async def test_a_stream_that_stays_open_after_its_end_holds_up_nothing(make_turn: MakeTurn) -> None:
+    async def frames(body: Any) -> AsyncIterator[bytes]:
+        found = {"jsonrpc": "2.0", "id": body["id"], "result": {"message": _message("hello")}}
+        yield b"data: " + bytes(JSONResponse(found).body) + b"\n\n"
+        await anyio.sleep(60)
+
+    def rpc(body: Any) -> Response:
+        return StreamingResponse(frames(body), media_type="text/event-stream")
+
+    listener = listening()
+    fake = Fake(card(address(listener)), rpc)
+    with serving(fake.app, listener) as url:
+        async with reaching(url) as ours:
+            events = await read(ours.start(make_turn("x")))
+    assert isinstance(events[-1], Done)
 
 
 # The fold alone
