@@ -38,10 +38,15 @@ class Counters:
         self._cpu = _open_first(root, "cpu.stat")
         self._cpu_v1 = _open_first(root, "cpuacct/cpuacct.usage")
         self._tasks = _open_first(root, "pids.current", "pids/pids.current")
+        self._oom_read = b""
+        self._oom_kills = 0
 
     def oom_kills(self) -> int:
         """Processes killed for memory so far; 0 where the kernel does not say."""
-        return _field(_read(self._oom), b"oom_kill")
+        data = _read(self._oom)
+        if data != self._oom_read:
+            self._oom_read, self._oom_kills = data, _field(data, b"oom_kill")
+        return self._oom_kills
 
     def cpu_seconds(self) -> float:
         """CPU time so far; 0 where the kernel does not say."""

@@ -1,27 +1,31 @@
 """PID 1 of a sandbox: speaks with the host, keeps a worker, and ends everything else.
 
-One thread, one `selectors` loop, standard library only.  It trusts the host; it trusts neither
+One thread, one `epoll` loop, standard library only.  It trusts the host; it trusts neither
 the worker nor anything in /mnt/data.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import io
 import os
-import selectors
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 from lap_sandbox.runner import processes, wire
 from lap_sandbox.runner.execution import Running
+from lap_sandbox.runner.polling import Poller
 from lap_sandbox.runner.requests import Requests
 from lap_sandbox.runner.wire import Kind
 
 HOST_IN, HOST_OUT = 0, 1
+READ = 64 * 1024
+"""Bytes taken at once: what a pipe holds."""
 HIGH_WATER = 1024 * 1024
 """Bytes waiting for the host beyond which worker and file reads pause; streams are drained on."""
 MAX_FAILURES = 5
@@ -33,7 +37,7 @@ class Supervisor:
 
     def __init__(self, root: str, idle_stop: float) -> None:
         self._idle_stop = idle_stop
-        self._selector = selectors.DefaultSelector()
+        self._poller = Poller()
         self._decoder = wire.Decoder()
         self._out = bytearray()
         self._requests = Requests(root, self.send)
@@ -44,7 +48,8 @@ class Supervisor:
         self._worker_pid = 0
         self._channel: socket.socket | None = None
         self._worker_decoder = wire.Decoder()
-        self._streams: dict[Kind, int] = {}
+        self._streams: dict[int, io.FileIO] = {}
+        self._asked: tuple[Mapping[str, Any], bytes] = ({}, b"")
         self._lost = ""
         self._announced = False
         self._stopped = False
@@ -55,8 +60,8 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
-        self._watch(self._wake_read, self._on_children)
-        self._watch(HOST_IN, self._on_host)
+        self._poller.watch(self._wake_read, self._on_children)
+        self._poller.watch(HOST_IN, self._on_host)
         os.set_blocking(HOST_OUT, False)
         self._zygote: processes.Zygote
         self._start_zygote()
@@ -64,12 +69,13 @@ class Supervisor:
     # -- the loop
 
     def serve(self) -> NoReturn:
+        gc.freeze()
         while True:
-            for key, _ in self._selector.select(self._patience()):
-                key.data()
-            self._requests.pump(HIGH_WATER - len(self._out))
-            self._flush()
-            self._pause_or_resume()
+            self._poller.wait(self._patience())
+            if self._requests.busy:
+                self._requests.pump(HIGH_WATER - len(self._out))
+            if self._out:
+                self._flush()
 
     def _patience(self) -> float | None:
         if self._requests.busy and len(self._out) < HIGH_WATER:
@@ -83,50 +89,45 @@ class Supervisor:
             return None
         return max(left, 0.05)
 
-    def _watch(self, fd: int, call: Callable[[], None]) -> None:
-        os.set_blocking(fd, False)
-        self._selector.register(fd, selectors.EVENT_READ, call)
-
-    def _unwatch(self, fd: int) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(fd)
-
     # -- the host
 
     def send(
-        self, kind: Kind, id: int, header: dict[str, object] | None = None, body: bytes = b""
+        self, kind: int, id: int, header: Mapping[str, object] | None = None, body: bytes = b""
     ) -> None:
         self._out += wire.encode(kind, id, header, body)
 
     def _flush(self) -> None:
-        while self._out:
+        out = self._out
+        while out:
             try:
-                written = os.write(HOST_OUT, self._out[: wire.CHUNK])
+                written = os.write(HOST_OUT, out if len(out) <= READ else out[:READ])
             except BlockingIOError:
                 break
             except OSError:
                 os._exit(0)
-            del self._out[:written]
-        watched = HOST_OUT in self._selector.get_map()
-        if self._out and not watched:
-            self._selector.register(HOST_OUT, selectors.EVENT_WRITE, lambda: None)
-        elif not self._out and watched:
-            self._selector.unregister(HOST_OUT)
+            del out[:written]
+        watched = self._poller.watches(HOST_OUT)
+        if out and not watched:
+            self._poller.watch(HOST_OUT, self._pause_or_resume, write=True)
+        elif not out and watched:
+            self._poller.unwatch(HOST_OUT)
+        if out or watched:
+            self._pause_or_resume()
 
     def _pause_or_resume(self) -> None:
         """Stop reading rich outputs while the host does not keep up."""
         channel = self._channel
         if channel is None:
             return
-        watched = channel.fileno() in self._selector.get_map()
+        watched = self._poller.watches(channel.fileno())
         if len(self._out) > HIGH_WATER and watched:
-            self._unwatch(channel.fileno())
+            self._poller.unwatch(channel.fileno())
         elif len(self._out) <= HIGH_WATER and not watched:
-            self._watch(channel.fileno(), self._on_worker)
+            self._poller.watch(channel.fileno(), self._on_worker)
 
     def _on_host(self) -> None:
         try:
-            data = os.read(HOST_IN, wire.CHUNK)
+            data = os.read(HOST_IN, READ)
         except BlockingIOError:
             return
         if not data:  # the host is gone: so is everything here
@@ -176,16 +177,18 @@ class Supervisor:
             return
         frame, code = self._queued
         self._queued = None
+        if frame.header is not self._asked[0]:
+            self._asked = frame.header, wire.header_bytes(frame.header)
+        data = wire.frame(Kind.EXECUTE, frame.id, self._asked[1], code[: wire.CHUNK])
+        if "more" in frame.header:
+            for start in range(wire.CHUNK, len(code), wire.CHUNK):
+                data += wire.frame(Kind.DATA, frame.id, b"", code[start : start + wire.CHUNK])
+            data += wire.frame(Kind.END, frame.id)
+        told = self._tell_worker(self._channel, data)
+        # While the worker begins.
         self._running = Running(frame, self._counters, lost=self._lost)
         self._lost = ""
-        header = {name: frame.header[name] for name in ("outputs", "output_size")}
-        header["more"] = len(code) > wire.CHUNK
-        data = wire.encode(Kind.EXECUTE, frame.id, header, code[: wire.CHUNK])
-        for start in range(wire.CHUNK, len(code), wire.CHUNK):
-            data += wire.encode(Kind.DATA, frame.id, None, code[start : start + wire.CHUNK])
-        if header["more"]:
-            data += wire.encode(Kind.END, frame.id)
-        if not self._tell_worker(self._channel, data):
+        if not told:
             self._replace_worker("died")
 
     @staticmethod
@@ -211,27 +214,21 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._worker_pid, signal.SIGINT)
 
-    def _on_stream(self, kind: Kind) -> None:
-        """One read, so that a flood on one stream starves nothing else."""
-        self._read_stream(kind)
-
-    def _drain(self, kind: Kind) -> None:
+    def _drain(self, kind: int) -> None:
         """Everything that is in the pipe now."""
         for _ in range(64):
             if not self._read_stream(kind):
                 return
 
-    def _read_stream(self, kind: Kind) -> bool:
-        fd = self._streams.get(kind)
-        if fd is None:
-            return False
-        try:
-            data = os.read(fd, wire.CHUNK)
-        except BlockingIOError:
+    def _read_stream(self, kind: int) -> bool:
+        """One read, so that a flood on one stream starves nothing else; whether it gave anything."""
+        stream = self._streams.get(kind)
+        data = None if stream is None else stream.read(READ)
+        if stream is None or data is None:
             return False
         if not data:
-            self._unwatch(fd)
-            os.close(fd)
+            self._poller.unwatch(stream.fileno())
+            stream.close()
             del self._streams[kind]
             return False
         running = self._running
@@ -243,7 +240,7 @@ class Supervisor:
         if self._channel is None:  # dropped in this round of the loop
             return
         try:
-            data = self._channel.recv(wire.CHUNK)
+            data = self._channel.recv(READ)
         except BlockingIOError:
             return
         except OSError:
@@ -260,7 +257,7 @@ class Supervisor:
     def _on_worker_gone(self) -> None:
         """Its channel is closed.  A worker that was ready is reported by its exit status."""
         assert self._channel is not None
-        self._unwatch(self._channel.fileno())
+        self._poller.unwatch(self._channel.fileno())
         if self._worker_pid:
             return
         self._count_failure(True)
@@ -279,9 +276,9 @@ class Supervisor:
         if running is None or frame.id != running.id:
             return  # a cell's thread talks out of turn: nobody waits for it
         if frame.kind == Kind.DONE:
-            self._finish(running, dict(frame.header))
+            self._finish(running, frame.header)
         elif running.admit(frame):
-            self.send(Kind(frame.kind), frame.id, dict(frame.header), frame.body)
+            self.send(frame.kind, frame.id, frame.header, frame.body)
 
     def _on_worker_ready(self, frame: wire.Frame) -> None:
         # Its first frame, sent before it saw any of the user's code.
@@ -293,14 +290,13 @@ class Supervisor:
             self.send(Kind.READY, 0, {"protocol": wire.PROTOCOL, "python": version})
         self._begin()
 
-    def _finish(self, running: Running, header: dict[str, object]) -> None:
+    def _finish(self, running: Running, header: Mapping[str, object]) -> None:
         # This process, the zygote and the worker: nobody else is there to be looked for.
         if self._worker_pid and self._counters.tasks() != 3:
             processes.sweep(self._zygote.pid, self._worker_pid)
-        for kind in list(self._streams):
-            self._drain(kind)
         for kind in (Kind.STDOUT, Kind.STDERR):
-            tail = running.streams[kind].take_tail()
+            self._drain(kind)
+            tail = running.take_tail(kind)
             for start in range(0, len(tail), wire.CHUNK):
                 self.send(kind, running.id, {"tail": True}, tail[start : start + wire.CHUNK])
         files, more = self._requests.changed(running.files)
@@ -312,7 +308,7 @@ class Supervisor:
 
     def _start_zygote(self) -> None:
         self._zygote = processes.Zygote()
-        self._watch(self._zygote.control.fileno(), self._on_zygote)
+        self._poller.watch(self._zygote.control.fileno(), self._on_zygote)
 
     def _on_zygote(self) -> None:
         try:
@@ -322,7 +318,7 @@ class Supervisor:
         except OSError:
             data = b""
         if not data:
-            self._unwatch(self._zygote.control.fileno())
+            self._poller.unwatch(self._zygote.control.fileno())
             return
         self._zygote.ready = True
         if self._channel is None:
@@ -337,10 +333,11 @@ class Supervisor:
             return
         self._channel = channel
         self._worker_decoder = wire.Decoder()
-        self._streams = {Kind.STDOUT: out, Kind.STDERR: error}
-        self._watch(channel.fileno(), self._on_worker)
-        self._watch(out, lambda: self._on_stream(Kind.STDOUT))
-        self._watch(error, lambda: self._on_stream(Kind.STDERR))
+        # A file's read of nothing is a value; the raw call's is an exception, which costs more.
+        self._streams = {Kind.STDOUT: io.FileIO(out), Kind.STDERR: io.FileIO(error)}
+        self._poller.watch(channel.fileno(), self._on_worker)
+        self._poller.watch(out, lambda: self._read_stream(Kind.STDOUT))
+        self._poller.watch(error, lambda: self._read_stream(Kind.STDERR))
 
     def _replace_worker(self, status: str, how: dict[str, object] | None = None) -> None:
         """End every process but this and the zygote, tell the host, have a fresh worker."""
@@ -357,12 +354,12 @@ class Supervisor:
 
     def _drop_worker(self) -> None:
         if self._channel is not None:
-            self._unwatch(self._channel.fileno())
+            self._poller.unwatch(self._channel.fileno())
             self._channel.close()
             self._channel = None
-        for fd in self._streams.values():
-            self._unwatch(fd)
-            os.close(fd)
+        for stream in self._streams.values():
+            self._poller.unwatch(stream.fileno())
+            stream.close()
         self._streams = {}
 
     def _on_children(self) -> None:
@@ -371,7 +368,7 @@ class Supervisor:
         ended = processes.reap_all()
         if self._zygote.pid in ended:
             self._count_failure(not self._zygote.ready)
-            self._unwatch(self._zygote.control.fileno())
+            self._poller.unwatch(self._zygote.control.fileno())
             self._zygote.end()
             self._start_zygote()
             if not self._worker_pid:
