@@ -228,7 +228,8 @@ class Collector:
     def _on_end(self, header: Mapping[str, Any]) -> None:
         text(header, "status", 32)
         self._cpu = number(header, "cpu")
-        if len(header) > 1 or "cpu" not in header:  # else it is as nearly always: it went well, and wrote no files
+        # Nearly always there is no more: it went well, and wrote no files.
+        if len(header) > 1 or "cpu" not in header:
             self._dropped = {
                 name: integer(header, f"{name}_dropped") for name in ("stdout", "stderr", "outputs")
             }

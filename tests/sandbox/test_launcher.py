@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import anyio
@@ -97,13 +97,16 @@ async def test_preflight_without_an_engine_is_one_error_with_a_remedy(tmp_path: 
 
 
 @pytest.mark.docker
-async def test_an_engine_that_came_back_is_found_again(tmp_path: Path, instance: str) -> None:
+async def test_an_engine_that_came_back_is_found_again(
+    tmp_path: Path, instance: str, engine_environ: Mapping[str, str]
+) -> None:
+    engine = engine_environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     link = tmp_path / "docker.sock"
     environ = {"DOCKER_HOST": f"unix://{link}"}
     launcher = DockerLauncher(LauncherConfig(warm=0, instance=instance), environ, tmp_path)
     with pytest.raises(LauncherUnavailable):
         await launcher.prepare()
-    link.symlink_to("/var/run/docker.sock")
+    link.symlink_to(engine.removeprefix("unix://"))
     await launcher.prepare()
     assert launcher.preparation().ready
     await launcher.aclose()

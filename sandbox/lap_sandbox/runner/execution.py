@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lap_sandbox.runner import wire
 from lap_sandbox.runner.headtail import HeadTail
 from lap_sandbox.runner.processes import Counters
 from lap_sandbox.runner.wire import Frame, Kind
@@ -12,9 +13,12 @@ _FROM_WORKER = (Kind.OUTPUT, Kind.VALUE, Kind.ERROR)
 
 
 class Running:
-    """One execution, from its `EXECUTE` to its `DONE`."""
+    """One execution, from its `EXECUTE` to its `DONE`.
 
-    def __init__(self, frame: Frame, counters: Counters, *, lost: str) -> None:
+    `still`: nothing ran since the counters were read last, so that they need not be read again.
+    """
+
+    def __init__(self, frame: Frame, counters: Counters, *, lost: str, still: bool) -> None:
         self.id = frame.id
         self.files = int(frame.header["files"])
         self.interrupted = False
@@ -25,8 +29,9 @@ class Running:
         self._bytes_left = most + 1024 * 1024
         self._frames_left = self._bytes_left // 1024
         self._counters = counters
-        self._cpu = counters.cpu_seconds()
-        self._oom = counters.oom_kills()
+        if not still:
+            counters.read()
+        self._cpu, self._oom = counters.cpu, counters.oom
 
     def feed(self, kind: int, data: bytes) -> bytes:
         """What of `data` the host gets at once."""
@@ -36,10 +41,9 @@ class Running:
             stream = self._streams[kind] = HeadTail(head, tail)
         return stream.feed(data)
 
-    def take_tail(self, kind: int) -> bytes:
-        """The end of a stream; empty where the host has it already."""
-        stream = self._streams.get(kind)
-        return b"" if stream is None else stream.take_tail()
+    def tails(self) -> list[tuple[int, bytes]]:
+        """The end of each stream; empty where the host has it already."""
+        return [(kind, stream.take_tail()) for kind, stream in self._streams.items()]
 
     def admit(self, frame: Frame) -> bool:
         """The worker may send this, in kind and in amount.  The host checks again."""
@@ -49,27 +53,28 @@ class Running:
 
     def summary(
         self, header: Mapping[str, object], files: list[dict[str, object]], more: bool
-    ) -> dict[str, object]:
+    ) -> bytes:
         """The header of `DONE`: what the worker or its end said, and what was seen from here.
         What is not said is `ok`, `False`, nothing or 0."""
-        cpu = max(self._counters.cpu_seconds() - self._cpu, 0.0)
-        whole: dict[str, object] = {"cpu": round(cpu, 6)}
-        if header:
-            whole.update(_checked(header))
+        self._counters.read()
+        cpu = max(self._counters.cpu - self._cpu, 0.0)
+        oom = self._counters.oom > self._oom
+        said = header or files or more or oom or self._streams or self._lost or self.interrupted
+        if not said:
+            return b'{"cpu":%.6f}' % cpu
+        whole: dict[str, object] = {"cpu": round(cpu, 6), **_checked(header)}
         if self._lost:
             whole["state_lost"] = whole["lost_before"] = True
-        if self.interrupted:
-            whole["interrupted"] = True
-        if self._counters.oom_kills() > self._oom:
-            whole["oom"] = True
+        for name, what in (("interrupted", self.interrupted), ("oom", oom), ("files_more", more)):
+            if what:
+                whole[name] = True
         for kind, stream in self._streams.items():
             if stream.dropped:
-                whole["stdout_dropped" if kind == Kind.STDOUT else "stderr_dropped"] = stream.dropped
+                name = "stdout_dropped" if kind == Kind.STDOUT else "stderr_dropped"
+                whole[name] = stream.dropped
         if files:
             whole["files"] = files
-        if more:
-            whole["files_more"] = True
-        return whole
+        return wire.header_bytes(whole)
 
 
 def _checked(header: Mapping[str, object]) -> dict[str, object]:

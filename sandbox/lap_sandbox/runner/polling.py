@@ -7,6 +7,8 @@ import os
 import select
 from collections.abc import Callable
 
+_AT_ONCE = 16
+
 
 class Poller:
     """Calls back for descriptors that can be read, and for one that can be written."""
@@ -29,9 +31,13 @@ class Poller:
     def watches(self, fd: int) -> bool:
         return fd in self._calls
 
+    def ready(self) -> list[int]:
+        """What is ready now, of what is watched; nobody is called."""
+        return [fd for fd, _ in self._epoll.poll(0, _AT_ONCE)]
+
     def wait(self, seconds: float | None) -> None:
         """Wait at most `seconds` and call for all that is ready."""
-        for fd, _ in self._epoll.poll(seconds):
+        for fd, _ in self._epoll.poll(seconds, _AT_ONCE):
             call = self._calls.get(fd)
             if call is not None:  # else dropped in this round
                 call()

@@ -38,21 +38,21 @@ class Counters:
         self._cpu = _open_first(root, "cpu.stat")
         self._cpu_v1 = _open_first(root, "cpuacct/cpuacct.usage")
         self._tasks = _open_first(root, "pids.current", "pids/pids.current")
-        self._oom_read = b""
-        self._oom_kills = 0
+        self._oom_words = b""
+        self.oom = 0
+        """Processes killed for memory, at the last `read`; 0 where the kernel does not say."""
+        self.cpu = 0.0
+        """Seconds of CPU time, likewise."""
+        self.read()
 
-    def oom_kills(self) -> int:
-        """Processes killed for memory so far; 0 where the kernel does not say."""
-        data = _read(self._oom)
-        if data != self._oom_read:
-            self._oom_read, self._oom_kills = data, _field(data, b"oom_kill")
-        return self._oom_kills
-
-    def cpu_seconds(self) -> float:
-        """CPU time so far; 0 where the kernel does not say."""
+    def read(self) -> None:
+        words = _read(self._oom)
+        if words != self._oom_words:
+            self._oom_words, self.oom = words, _field(words, b"oom_kill")
         if self._cpu is not None:
-            return _field(_read(self._cpu), b"usage_usec") * 1e-6
-        return int(_read(self._cpu_v1) or 0) * 1e-9
+            self.cpu = _field(_read(self._cpu), b"usage_usec") * 1e-6
+        else:
+            self.cpu = int(_read(self._cpu_v1) or 0) * 1e-9
 
     def tasks(self) -> int | None:
         """Threads of all processes."""

@@ -42,7 +42,7 @@ class Requests:
             Kind.LIST: self._list,
             Kind.DELETE: self._delete,
         }
-        handler = handlers.get(frame.kind)  # type: ignore[call-overload]
+        handler = handlers.get(frame.kind)
         try:
             if handler is None:
                 raise files.Refused("unknown", f"frame type {frame.kind} is not known here")

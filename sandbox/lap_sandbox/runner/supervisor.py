@@ -51,6 +51,7 @@ class Supervisor:
         self._streams: dict[int, io.FileIO] = {}
         self._asked: tuple[Mapping[str, Any], bytes] = ({}, b"")
         self._lost = ""
+        self._still = False
         self._announced = False
         self._stopped = False
         self._failures = 0
@@ -158,6 +159,7 @@ class Supervisor:
         elif self._next is not None and frame.id == self._next[0].id:
             self._on_code(frame)
         else:
+            self._still = False
             self._requests.handle(frame)
 
     def _on_code(self, frame: wire.Frame) -> None:
@@ -185,9 +187,8 @@ class Supervisor:
                 data += wire.frame(Kind.DATA, frame.id, b"", code[start : start + wire.CHUNK])
             data += wire.frame(Kind.END, frame.id)
         told = self._tell_worker(self._channel, data)
-        # While the worker begins.
-        self._running = Running(frame, self._counters, lost=self._lost)
-        self._lost = ""
+        self._running = Running(frame, self._counters, lost=self._lost, still=self._still)
+        self._lost, self._still = "", False
         if not told:
             self._replace_worker("died")
 
@@ -214,27 +215,29 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._worker_pid, signal.SIGINT)
 
-    def _drain(self, kind: int) -> None:
-        """Everything that is in the pipe now."""
+    def _drain(self) -> None:
+        """Everything that is in the pipes now."""
         for _ in range(64):
-            if not self._read_stream(kind):
+            ready = self._poller.ready()
+            kinds = [kind for kind, stream in self._streams.items() if stream.fileno() in ready]
+            if not kinds:
                 return
+            for kind in kinds:
+                self._read_stream(kind)
 
-    def _read_stream(self, kind: int) -> bool:
-        """One read, so that a flood on one stream starves nothing else; whether it gave anything."""
+    def _read_stream(self, kind: int) -> None:
+        """One read, so that a flood on one stream starves nothing else."""
         stream = self._streams.get(kind)
         data = None if stream is None else stream.read(READ)
         if stream is None or data is None:
-            return False
+            return
+        running = self._running
         if not data:
             self._poller.unwatch(stream.fileno())
             stream.close()
             del self._streams[kind]
-            return False
-        running = self._running
-        if running is not None and (head := running.feed(kind, data)):
+        elif running is not None and (head := running.feed(kind, data)):
             self.send(kind, running.id, None, head)
-        return True
 
     def _on_worker(self) -> None:
         if self._channel is None:  # dropped in this round of the loop
@@ -292,16 +295,17 @@ class Supervisor:
 
     def _finish(self, running: Running, header: Mapping[str, object]) -> None:
         # This process, the zygote and the worker: nobody else is there to be looked for.
-        if self._worker_pid and self._counters.tasks() != 3:
+        alone = self._counters.tasks() == 3
+        if self._worker_pid and not alone:
             processes.sweep(self._zygote.pid, self._worker_pid)
-        for kind in (Kind.STDOUT, Kind.STDERR):
-            self._drain(kind)
-            tail = running.take_tail(kind)
+        self._drain()
+        for kind, tail in running.tails():
             for start in range(0, len(tail), wire.CHUNK):
                 self.send(kind, running.id, {"tail": True}, tail[start : start + wire.CHUNK])
         files, more = self._requests.changed(running.files)
-        self.send(Kind.DONE, running.id, running.summary(header, files, more))
+        self._out += wire.frame(Kind.DONE, running.id, running.summary(header, files, more))
         self._running = None
+        self._still = alone
         self._last = time.monotonic()
 
     # -- processes

@@ -128,7 +128,8 @@ class Worker:
             if frame.kind != wire.Kind.EXECUTE:
                 continue
             parts = [frame.body]
-            while frame.header.get("more") and (part := self._channel.receive()).kind == wire.Kind.DATA:
+            more = frame.header.get("more")
+            while more and (part := self._channel.receive()).kind == wire.Kind.DATA:
                 parts.append(part.body)
             self._execute(frame, b"".join(parts).decode("utf-8", "replace"))
 
