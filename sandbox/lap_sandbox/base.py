@@ -126,7 +126,8 @@ class Sandbox(Protocol):
         ...
 
     async def interrupt(self) -> None:
-        """SIGINT to what runs.  Nothing runs: no effect."""
+        """Stop what runs, by the same ladder as at its timeout: SIGINT first, which keeps the
+        state.  Does not wait for it.  Nothing runs: no effect."""
         ...
 
     async def reset(self) -> None:

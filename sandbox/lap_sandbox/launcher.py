@@ -171,7 +171,9 @@ class ContainerLauncher:
             self._tasks.start(waiting.remove(), "remove a dead warm sandbox")
         return None
 
-    async def _start(self, limits: Limits, labels: Mapping[str, str]) -> Container:
+    async def _start(
+        self, limits: Limits, labels: Mapping[str, str], *, warm: bool = False
+    ) -> Container:
         if self._image is None:
             await self.build(force=False)
         self._require_open()
@@ -185,7 +187,7 @@ class ContainerLauncher:
             idle_stop=self._config.idle_stop,
             labels=container.new_labels(self._config.instance, *self._owner, labels),
         )
-        return await container.start(self._engine, self._tasks, limits, placement)
+        return await container.start(self._engine, self._tasks, limits, placement, warm=warm)
 
     # -- the warm pool
 
@@ -199,7 +201,7 @@ class ContainerLauncher:
         try:
             self._warm = [waiting for waiting in self._warm if waiting.alive]
             while len(self._warm) < self._config.warm and not self._closed:
-                self._warm.append(await self._start(self._config.limits, {}))
+                self._warm.append(await self._start(self._config.limits, {}, warm=True))
         except LauncherUnavailable as error:
             logger.warning("no warm sandbox: %s", error.message)
         finally:

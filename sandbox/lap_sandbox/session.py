@@ -57,7 +57,8 @@ class ContainerSandbox:
         # Nobody waits, mostly: then taking it costs no turn of the loop.
         self._turn = anyio.Lock(fast_acquire=True)
         self._interrupted = False
-        self._running = False
+        self._running: Signal | None = None
+        """Tells the execution under way that something came."""
 
     @property
     def alive(self) -> bool:
@@ -92,7 +93,7 @@ class ContainerSandbox:
         id = link.expect(collector.on_frame)
         link.on_end(done.set)
         begun = time.monotonic()
-        self._interrupted, self._running = False, True
+        self._interrupted, self._running = False, done
         try:
             ending = await self._run(id, code, timeout, done, collector)
         except anyio.get_cancelled_exc_class():
@@ -100,7 +101,7 @@ class ContainerSandbox:
                 await self._stop("interrupted", done, collector, respawn=False)
             raise
         finally:
-            self._running = False
+            self._running = None
             link.off_end(done.set)
             link.forget(id)
         duration = time.monotonic() - begun
@@ -111,10 +112,13 @@ class ContainerSandbox:
         self, id: int, code: bytes, timeout: float, done: Signal, collector: Collector
     ) -> Ending:
         """Send the code and wait for its end, whatever the end is."""
-        await self._container.link.send(self._request(id, code))
+        link = self._container.link
+        await link.send(self._request(id, code))
         if await self._wait(done, timeout):
             if collector.done is not None:
-                return Ending(cause="interrupted") if self._interrupted else NO_ENDING
+                return NO_ENDING
+            if self._interrupted and link.open:
+                return await self._stop("interrupted", done, collector)
             return await self._container_lost()
         return await self._stop("timeout", done, collector)
 
@@ -159,6 +163,8 @@ class ContainerSandbox:
         """The ladder: SIGINT, then SIGKILL of everything and a new worker, then a new container
         (not where nobody waits for it: a cancelled caller's sandbox just ends)."""
         link = self._container.link
+        if link.open and collector.done is None:
+            done.clear()  # an interrupt had set it
         for kind, seconds in ((Kind.INTERRUPT, SOFT_SECONDS), (Kind.KILL, HARD_SECONDS)):
             try:
                 await link.send(wire.encode(kind))
@@ -204,9 +210,9 @@ class ContainerSandbox:
         return ending
 
     async def interrupt(self) -> None:
-        if self._running and self.alive:
+        if self._running is not None and self.alive:
             self._interrupted = True
-            await self._container.link.send(wire.encode(Kind.INTERRUPT))
+            self._running.set()
 
     async def reset(self) -> None:
         self._require_alive()

@@ -14,6 +14,10 @@ from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
 
+BARE, WARM = b"B", b"W"
+"""What a zygote says when it can fork workers, and when it has imported what they want; the latter
+is also the order to do so."""
+
 CROWD = 32
 """Processes left behind by a cell that are no longer taken for its helpers."""
 
@@ -177,6 +181,14 @@ class Zygote:
         theirs.close()
         self.control = ours
         self.ready = False
+        self.warm = False
+        self._ordered = False
+
+    def warm_up(self) -> None:
+        """Have it import what workers want; it says when it has."""
+        if not self._ordered:
+            self._ordered = True
+            self.control.sendall(WARM)
 
     def order_worker(self) -> tuple[socket.socket, int, int]:
         """Have a worker forked: its channel, and the read ends of its stdout and stderr."""

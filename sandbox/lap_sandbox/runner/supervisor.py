@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 
 from lap_sandbox.runner import processes, wire
 from lap_sandbox.runner.execution import Running
+from lap_sandbox.runner.outgoing import Outgoing
+from lap_sandbox.runner.plain import is_plain
 from lap_sandbox.runner.polling import Poller
 from lap_sandbox.runner.requests import Requests
 from lap_sandbox.runner.wire import Kind
@@ -28,6 +30,8 @@ READ = 64 * 1024
 """Bytes taken at once: what a pipe holds."""
 HIGH_WATER = 1024 * 1024
 """Bytes waiting for the host beyond which worker and file reads pause; streams are drained on."""
+WARM_SECONDS = 0.25
+"""Without code to run, after which a worker with everything imported is had."""
 MAX_FAILURES = 5
 """Zygotes and workers in a row that end before they are ready."""
 
@@ -39,8 +43,8 @@ class Supervisor:
         self._idle_stop = idle_stop
         self._poller = Poller()
         self._decoder = wire.Decoder()
-        self._out = bytearray()
-        self._requests = Requests(root, self.send)
+        self._out = Outgoing(HOST_OUT, self._poller, self._pause_or_resume)
+        self._requests = Requests(root, self._out.send)
         self._counters = processes.Counters()
         self._running: Running | None = None
         self._next: tuple[wire.Frame, bytearray] | None = None
@@ -63,7 +67,6 @@ class Supervisor:
             signal.signal(number, signal.SIG_IGN)
         self._poller.watch(self._wake_read, self._on_children)
         self._poller.watch(HOST_IN, self._on_host)
-        os.set_blocking(HOST_OUT, False)
         self._zygote: processes.Zygote
         self._start_zygote()
 
@@ -76,13 +79,19 @@ class Supervisor:
             if self._requests.busy:
                 self._requests.pump(HIGH_WATER - len(self._out))
             if self._out:
-                self._flush()
+                self._out.flush()
 
     def _patience(self) -> float | None:
         if self._requests.busy and len(self._out) < HIGH_WATER:
             return 0
-        if self._running is not None or self._stopped:
+        if self._running is not None or self._stopped or self._queued is not None:
             return None
+        if self._channel is None and self._zygote.ready:
+            left = self._last + WARM_SECONDS - time.monotonic()
+            if left <= 0:
+                self._have_worker(warm=True)
+                return None
+            return left
         left = self._last + self._idle_stop - time.monotonic()
         if left <= 0 and self._worker_pid:
             self._stopped = True
@@ -91,29 +100,6 @@ class Supervisor:
         return max(left, 0.05)
 
     # -- the host
-
-    def send(
-        self, kind: int, id: int, header: Mapping[str, object] | None = None, body: bytes = b""
-    ) -> None:
-        self._out += wire.encode(kind, id, header, body)
-
-    def _flush(self) -> None:
-        out = self._out
-        while out:
-            try:
-                written = os.write(HOST_OUT, out if len(out) <= READ else out[:READ])
-            except BlockingIOError:
-                break
-            except OSError:
-                os._exit(0)
-            del out[:written]
-        watched = self._poller.watches(HOST_OUT)
-        if out and not watched:
-            self._poller.watch(HOST_OUT, self._pause_or_resume, write=True)
-        elif not out and watched:
-            self._poller.unwatch(HOST_OUT)
-        if out or watched:
-            self._pause_or_resume()
 
     def _pause_or_resume(self) -> None:
         """Stop reading rich outputs while the host does not keep up."""
@@ -153,9 +139,11 @@ class Supervisor:
             self._begin()
         elif frame.kind == Kind.INTERRUPT:
             self._interrupt()
+        elif frame.kind == Kind.WARM_UP:
+            self._have_worker(warm=True)
         elif frame.kind == Kind.KILL:
             self._replace_worker("killed")
-            self.send(Kind.REPLY, frame.id)
+            self._out.send(Kind.REPLY, frame.id)
         elif self._next is not None and frame.id == self._next[0].id:
             self._on_code(frame)
         else:
@@ -175,7 +163,10 @@ class Supervisor:
 
     def _begin(self) -> None:
         """Hand the waiting code to the worker, if there is one."""
-        if self._queued is None or not self._worker_pid or self._channel is None:
+        if self._queued is None:
+            return
+        if not self._worker_pid or self._channel is None:
+            self._have_worker(warm=not is_plain(self._queued[1]))
             return
         frame, code = self._queued
         self._queued = None
@@ -209,7 +200,7 @@ class Supervisor:
         if self._queued is not None:
             frame, _ = self._queued
             self._queued = None
-            self.send(Kind.DONE, frame.id, {"status": "interrupted", "interrupted": True})
+            self._out.send(Kind.DONE, frame.id, {"status": "interrupted", "interrupted": True})
         elif self._running is not None and self._worker_pid:
             self._running.interrupted = True
             with contextlib.suppress(ProcessLookupError):
@@ -237,7 +228,7 @@ class Supervisor:
             stream.close()
             del self._streams[kind]
         elif running is not None and (head := running.feed(kind, data)):
-            self.send(kind, running.id, None, head)
+            self._out.send(kind, running.id, None, head)
 
     def _on_worker(self) -> None:
         if self._channel is None:  # dropped in this round of the loop
@@ -281,16 +272,14 @@ class Supervisor:
         if frame.kind == Kind.DONE:
             self._finish(running, frame.header)
         elif running.admit(frame):
-            self.send(frame.kind, frame.id, frame.header, frame.body)
+            self._out.send(frame.kind, frame.id, frame.header, frame.body)
 
     def _on_worker_ready(self, frame: wire.Frame) -> None:
         # Its first frame, sent before it saw any of the user's code.
         self._worker_pid = int(frame.header["pid"])
         self._failures = 0
-        if not self._announced:
-            self._announced = True
-            version = ".".join(map(str, sys.version_info[:3]))
-            self.send(Kind.READY, 0, {"protocol": wire.PROTOCOL, "python": version})
+        if self._zygote.warm:
+            self._out.send(Kind.WARM, 0)
         self._begin()
 
     def _finish(self, running: Running, header: Mapping[str, object]) -> None:
@@ -301,9 +290,10 @@ class Supervisor:
         self._drain()
         for kind, tail in running.tails():
             for start in range(0, len(tail), wire.CHUNK):
-                self.send(kind, running.id, {"tail": True}, tail[start : start + wire.CHUNK])
+                self._out.send(kind, running.id, {"tail": True}, tail[start : start + wire.CHUNK])
         files, more = self._requests.changed(running.files)
-        self._out += wire.frame(Kind.DONE, running.id, running.summary(header, files, more))
+        summary = running.summary(header, files, more)
+        self._out.add(wire.frame(Kind.DONE, running.id, summary))
         self._running = None
         self._still = alone
         self._last = time.monotonic()
@@ -325,11 +315,24 @@ class Supervisor:
             self._poller.unwatch(self._zygote.control.fileno())
             return
         self._zygote.ready = True
-        if self._channel is None:
-            self._order_worker()
+        self._zygote.warm = processes.WARM in data
+        self._last = time.monotonic()
+        if not self._announced:
+            self._announced = True
+            version = ".".join(map(str, sys.version_info[:3]))
+            self._out.send(Kind.READY, 0, {"protocol": wire.PROTOCOL, "python": version})
+        if self._zygote.warm:
+            self._have_worker(warm=True)
+        else:
+            self._begin()
 
-    def _order_worker(self) -> None:
-        if not self._zygote.ready:
+    def _have_worker(self, *, warm: bool) -> None:
+        """Order a worker where there is none; `warm`: not before everything is imported."""
+        if not self._zygote.ready or self._channel is not None:
+            return
+        if warm and not self._zygote.warm:
+            with contextlib.suppress(OSError):  # it died: noticed as a child that ended
+                self._zygote.warm_up()
             return
         try:
             channel, out, error = self._zygote.order_worker()
@@ -354,7 +357,7 @@ class Supervisor:
             self._lost = "died"
         self._drop_worker()
         self._on_children()
-        self._order_worker()
+        self._have_worker(warm=self._zygote.warm)
 
     def _drop_worker(self) -> None:
         if self._channel is not None:

@@ -57,8 +57,11 @@ class Kind:
     """no more parts; both ways"""
     ABORT: Final = 0x0B
     """the host gives the `PUT` with this id up"""
+    WARM_UP: Final = 0x0C
+    """have a worker with everything imported, as soon as there is one to be had"""
     # supervisor → host
     READY: Final = 0x81
+    """requests are taken; header: `protocol`, `python`"""
     STDOUT: Final = 0x82
     STDERR: Final = 0x83
     OUTPUT: Final = 0x84
@@ -71,6 +74,8 @@ class Kind:
     """a request was done"""
     FAIL: Final = 0x89
     """a request was refused: `reason`, `words`"""
+    WARM: Final = 0x8A
+    """a worker with everything imported waits"""
 
 
 KINDS: Final = frozenset(v for v in vars(Kind).values() if isinstance(v, int))
