@@ -52,6 +52,7 @@ BOUNDARIES: dict[str, str] = {
     "lap_mcp/mcp_server/opening.py::_open": "logged; each call is told in words, and tries again",
     "lap_mcp/mcp_server/progress.py::running": UNWRAPPED,
     "lap_mcp/mcp_server/tasks.py::_work": "logged; the task fails",
+    "sandbox/lap_sandbox/runner/cells.py::flush_streams": "the user's streams: left as they are",
     "sandbox/lap_sandbox/runner/display.py::_ask": "the user's code: another form is asked",
     "sandbox/lap_sandbox/runner/display.py::bounded_repr": "the user's code: shown instead",
     "sandbox/lap_sandbox/runner/trace.py::describe": "the user's code: shown instead",

@@ -158,7 +158,8 @@ class Worker:
         )
 
     def _interruptible(self, id: int, code: str) -> cells.Raised | None:
-        if sys.stdin is None or sys.stdin.closed:  # `exit()` closes it
+        stdin = getattr(sys, "stdin", None)
+        if getattr(stdin, "closed", True):  # `exit()` closes it
             sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
         _handle(_SIGINT, signal.default_int_handler)
         try:
