@@ -228,7 +228,9 @@ class LauncherConfig:
 
     limits: Limits = field(default_factory=Limits)
     warm: int = 1
-    """Sandboxes kept ready."""
+    """Sandboxes kept ready; fewer where memory is short."""
+    warm_age: float = 3600.0
+    """Seconds after which one that nobody took is replaced by a new one."""
     image: str = "lap-sandbox:core"
     runtime: str | None = None
     """OCI runtime by name (`runsc`, `kata`); the engine's default where `None`."""

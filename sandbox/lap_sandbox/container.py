@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from collections.abc import Mapping
 from typing import NoReturn
@@ -31,6 +32,7 @@ class Container:
         self.id = attached.id
         self.link = link
         self.limits = limits
+        self.born = time.monotonic()
         self._warm = Signal()
         self._removed = False
 

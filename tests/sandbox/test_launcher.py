@@ -201,6 +201,17 @@ async def test_a_warm_sandbox_is_taken_and_replaced(
 
 
 @pytest.mark.docker
+async def test_a_warm_sandbox_that_nobody_took_is_replaced_when_it_is_old(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    await make_launcher(warm=1, warm_age=3.0)
+    await eventually_async(lambda: len(containers_of(instance)) == 1)
+    first = containers_of(instance)
+    await eventually_async(lambda: first[0] not in containers_of(instance))
+    await eventually_async(lambda: len(running_of(instance)) == 1)
+
+
+@pytest.mark.docker
 async def test_a_warm_sandbox_that_died_is_not_handed_out(
     make_launcher: MakeLauncher, instance: str
 ) -> None:
