@@ -108,6 +108,7 @@ def sandbox_launcher(config: Config, here: Surroundings, home: Path) -> DockerLa
     settings = LauncherConfig(
         limits=_sandbox_size(config),
         warm=table.warm,
+        warm_age=table.warm_age,
         image=table.image,
         runtime=table.runtime,
         instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],

@@ -53,6 +53,7 @@ BOUNDARIES: dict[str, str] = {
     "lap_mcp/mcp_server/progress.py::running": UNWRAPPED,
     "lap_mcp/mcp_server/tasks.py::_work": "logged; the task fails",
     "runtimes/lap_runtimes/managed.py::concurrently": UNWRAPPED,
+    "sandbox/lap_sandbox/runner/cells.py::flush_streams": "the user's streams: left as they are",
     "sandbox/lap_sandbox/runner/display.py::_ask": "the user's code: another form is asked",
     "sandbox/lap_sandbox/runner/display.py::bounded_repr": "the user's code: shown instead",
     "sandbox/lap_sandbox/runner/trace.py::describe": "the user's code: shown instead",

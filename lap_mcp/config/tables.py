@@ -95,7 +95,9 @@ class SandboxTable(Table):
     runtime: str | None = None
     """OCI runtime by name (`runsc`, `kata`); unset: the engine's default."""
     warm: int = Field(1, ge=0, le=16)
-    """Sandboxes kept ready."""
+    """Sandboxes kept ready; fewer where memory is short."""
+    warm_age: Duration = 3600.0
+    """How long one of them may wait before a new one takes its place."""
     memory: Size = 1024 * MiB
     cpus: float = Field(1.0, gt=0)
     pids: int = Field(128, ge=16)

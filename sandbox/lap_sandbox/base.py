@@ -126,7 +126,8 @@ class Sandbox(Protocol):
         ...
 
     async def interrupt(self) -> None:
-        """SIGINT to what runs.  Nothing runs: no effect."""
+        """Stop what runs, by the same ladder as at its timeout: SIGINT first, which keeps the
+        state.  Does not wait for it.  Nothing runs: no effect."""
         ...
 
     async def reset(self) -> None:
@@ -227,7 +228,9 @@ class LauncherConfig:
 
     limits: Limits = field(default_factory=Limits)
     warm: int = 1
-    """Sandboxes kept ready."""
+    """Sandboxes kept ready; fewer where memory is short."""
+    warm_age: float = 3600.0
+    """Seconds after which one that nobody took is replaced by a new one."""
     image: str = "lap-sandbox:core"
     runtime: str | None = None
     """OCI runtime by name (`runsc`, `kata`); the engine's default where `None`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lap_sandbox.base import Execution, ExecutionError, FileInfo, Limits, OnOutput, Output
+from lap_sandbox.endings import Outcome
 from lap_sandbox.errors import FrameError
 from lap_sandbox.paths import show_name
 from lap_sandbox.runner.wire import Frame, Kind
@@ -135,13 +136,16 @@ class Collector:
         self._limits = limits
         self._on_output = on_output
         self._on_done = on_done
-        head, tail = limits.output_head, limits.output_tail
-        self._texts = {stream: Text(head, tail) for stream in _STREAMS.values()}
+        self._texts: dict[Stream, Text] = {}
         self._outputs: list[Output] = []
         self._open: _Open | None = None
         self._bad_outputs = 0
         self._value: bytearray | None = None
         self._error: tuple[str, str, bytearray] | None = None
+        self._cpu = 0.0
+        self._dropped: Mapping[str, int] = {}
+        self._files: tuple[FileInfo, ...] = ()
+        self._files_more = False
         self.done: Mapping[str, Any] | None = None
         """The header of `DONE`."""
 
@@ -161,17 +165,19 @@ class Collector:
         elif frame.kind == Kind.ERROR:
             self._on_error(frame)
         elif frame.kind == Kind.DONE:
-            self._check_done(frame.header)
-            self.done = frame.header
-            self._on_done()
+            self._on_end(frame.header)
         else:
             raise FrameError(f"frame type {frame.kind} in an execution")
 
     def _on_stream(self, stream: Stream, frame: Frame) -> None:
+        text = self._texts.get(stream)
+        if text is None:
+            text = Text(self._limits.output_head, self._limits.output_tail)
+            self._texts[stream] = text
         if frame.header.get("tail") is True:
-            self._texts[stream].feed_tail(frame.body)
+            text.feed_tail(frame.body)
             return
-        part = self._texts[stream].feed(frame.body)
+        part = text.feed(frame.body)
         if part and self._on_output is not None:
             self._on_output(stream, part)
 
@@ -214,33 +220,51 @@ class Collector:
         if len(self._error[2]) > MAX_TRACE:
             raise FrameError("a traceback that is too long")
 
-    def _check_done(self, header: Mapping[str, Any]) -> None:
-        for name in ("stdout_dropped", "stderr_dropped", "outputs_dropped"):
-            integer(header, name)
-        number(header, "cpu")
-        text(header, "status", 32)
-        file_infos(header, self._limits.reported_files)
+    @property
+    def raised(self) -> bool:
+        """The code ended in an error."""
+        return self._error is not None
 
-    def execution(self, id: str) -> Execution:
-        """What was collected; its status, notice and times are the caller's to set."""
-        header = self.done or {}
-        error = self._error
+    def _on_end(self, header: Mapping[str, Any]) -> None:
+        text(header, "status", 32)
+        self._cpu = number(header, "cpu")
+        # Nearly always there is no more: it went well, and wrote no files.
+        if len(header) > 1 or "cpu" not in header:
+            self._dropped = {
+                name: integer(header, f"{name}_dropped") for name in ("stdout", "stderr", "outputs")
+            }
+            self._files = tuple(file_infos(header, self._limits.reported_files))
+            self._files_more = header.get("files_more") is True
+        self.done = header
+        self._on_done()
+
+    def _whole(self, stream: Stream) -> str:
+        text = self._texts.get(stream)
+        return "" if text is None else text.whole(self._dropped.get(stream, 0))
+
+    def execution(self, id: str, outcome: Outcome | None = None) -> Execution:
+        """What was collected, with what its end meant."""
+        outcome = outcome or Outcome(status="error" if self.raised else "ok")
         return Execution(
             id=id,
-            status="ok" if error is None else "error",
-            stdout=self._texts["stdout"].whole(integer(header, "stdout_dropped")),
-            stderr=self._texts["stderr"].whole(integer(header, "stderr_dropped")),
-            stdout_dropped=integer(header, "stdout_dropped"),
-            stderr_dropped=integer(header, "stderr_dropped"),
+            status=outcome.status,
+            stdout=self._whole("stdout"),
+            stderr=self._whole("stderr"),
+            stdout_dropped=self._dropped.get("stdout", 0),
+            stderr_dropped=self._dropped.get("stderr", 0),
             value=None if self._value is None else self._value.decode("utf-8", "replace"),
             outputs=tuple(self._outputs),
-            outputs_dropped=integer(header, "outputs_dropped") + self._bad_outputs,
-            error=None
-            if error is None
-            else ExecutionError(
-                name=error[0], value=error[1], traceback=error[2].decode("utf-8", "replace")
-            ),
-            files=tuple(file_infos(header, self._limits.reported_files)),
-            files_more=header.get("files_more") is True,
-            cpu=number(header, "cpu"),
+            outputs_dropped=self._dropped.get("outputs", 0) + self._bad_outputs,
+            error=None if self._error is None else _error(*self._error),
+            files=self._files,
+            files_more=self._files_more,
+            state_lost=outcome.state_lost,
+            files_lost=outcome.files_lost,
+            notice=outcome.notice,
+            duration=outcome.duration,
+            cpu=self._cpu,
         )
+
+
+def _error(name: str, value: str, traceback: bytearray) -> ExecutionError:
+    return ExecutionError(name=name, value=value, traceback=traceback.decode("utf-8", "replace"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from collections.abc import Mapping
+from typing import NoReturn
 
 import anyio
 
@@ -16,9 +18,10 @@ from lap_sandbox.link import Link
 from lap_sandbox.runner import wire
 from lap_sandbox.runner.wire import Frame, Kind
 from lap_sandbox.tasks import Tasks
+from lap_sandbox.waiting import Signal
 
 READY_SECONDS = 60.0
-"""From the start of a container to a worker with everything imported."""
+"""From the start of a container to its first word, and from there to a warm worker."""
 
 
 class Container:
@@ -29,7 +32,26 @@ class Container:
         self.id = attached.id
         self.link = link
         self.limits = limits
+        self.born = time.monotonic()
+        self._warm = Signal()
         self._removed = False
+
+    def on_word(self, frame: Frame) -> None:
+        """What the supervisor says by itself."""
+        if frame.kind == Kind.WARM:
+            self._warm.set()
+
+    async def warmed(self) -> bool:
+        """Wait until it has a worker with everything imported; whether it has."""
+        self.link.on_end(self._warm.set)
+        try:
+            await self.link.send(wire.encode(Kind.WARM_UP))
+            await self._warm.wait(READY_SECONDS)
+        except SandboxGone:
+            return False
+        finally:
+            self.link.off_end(self._warm.set)
+        return self._warm.is_set() and self.alive
 
     @property
     def alive(self) -> bool:
@@ -46,8 +68,11 @@ class Container:
             await self._engine.remove(self.id)
 
 
-async def start(engine: Engine, tasks: Tasks, limits: Limits, placement: Placement) -> Container:
-    """A new container, up to the first word of its supervisor.
+async def start(
+    engine: Engine, tasks: Tasks, limits: Limits, placement: Placement, *, warm: bool = False
+) -> Container:
+    """A new container, up to the first word of its supervisor; with `warm` up to a worker that has
+    everything imported.
 
     Raises:
         LauncherUnavailable: the engine refused it, or it did not get ready.
@@ -58,38 +83,49 @@ async def start(engine: Engine, tasks: Tasks, limits: Limits, placement: Placeme
     link = Link(attached.connection, attached.release)
     container = Container(engine, attached, link, limits)
     try:
-        hello = await _hello(link, tasks)
+        hello = await _hello(container, tasks)
+        well = hello is not None and hello.header.get("protocol") == wire.PROTOCOL
+        well = well and (not warm or await container.warmed())
     except BaseException:
         with anyio.CancelScope(shield=True):
             await container.remove()
         raise
-    if hello is None or hello.header.get("protocol") != wire.PROTOCOL:
-        words = link.stderr.strip()[-500:] or "it said nothing"
-        oom = await engine.oom_killed(attached.id)
-        await container.remove()
-        why = "it ran out of memory while starting" if oom else words
-        raise LauncherUnavailable(
-            f"The sandbox did not get ready: {why}.",
-            remedy="Rebuild its image: `lap-mcp sandbox build`.",
-        )
+    if not well:
+        await _give_up(engine, container)
     return container
 
 
-async def _hello(link: Link, tasks: Tasks) -> Frame | None:
+async def _give_up(engine: Engine, container: Container) -> NoReturn:
+    """
+    Raises:
+        LauncherUnavailable: why it did not get ready.
+    """
+    words = container.link.stderr.strip()[-500:] or "it said nothing"
+    oom = await engine.oom_killed(container.id)
+    await container.remove()
+    why = "it ran out of memory while starting" if oom else words
+    raise LauncherUnavailable(
+        f"The sandbox did not get ready: {why}.",
+        remedy="Rebuild its image: `lap-mcp sandbox build`.",
+    )
+
+
+async def _hello(container: Container, tasks: Tasks) -> Frame | None:
     """The supervisor's first frame; starts the reading of the link."""
+    link = container.link
     frames: list[Frame] = []
-    came = anyio.Event()
+    came = Signal()
 
     def on_frame(frame: Frame) -> None:
         if frame.kind == Kind.READY:
             frames.append(frame)
             came.set()
+        container.on_word(frame)
 
     link.expect(on_frame, id=0)
     link.on_end(came.set)
     tasks.start(link.run(), "sandbox link")
-    with anyio.move_on_after(READY_SECONDS):
-        await came.wait()
+    await came.wait(READY_SECONDS)
     link.off_end(came.set)
     return frames[0] if frames else None
 

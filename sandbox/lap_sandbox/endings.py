@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from lap_sandbox.base import Execution, Status
+from lap_sandbox.base import Status
 
 Cause = Literal["timeout", "interrupted", "out_of_memory", "died"]
 
@@ -25,13 +25,28 @@ class Ending:
     """Where the container was lost: another one is there."""
 
 
-def _status(execution: Execution, done: Mapping[str, Any], ending: Ending) -> Status:
+NO_ENDING = Ending()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an `Execution` says of its end."""
+
+    status: Status
+    state_lost: bool = False
+    files_lost: bool = False
+    notice: str = ""
+    duration: float = 0.0
+
+
+def _status(raised: bool, done: Mapping[str, Any], ending: Ending) -> Status:
+    by_itself: Status = "error" if raised else "ok"
     if done.get("status") == "died" and not (ending.cause and done.get("interrupted") is True):
         return "out_of_memory" if done.get("oom") is True else "died"
     # An interrupt that came too late changed nothing.
     if ending.cause == "interrupted" and done and done.get("interrupted") is not True:
-        return execution.status
-    return ending.cause or execution.status
+        return by_itself
+    return ending.cause or by_itself
 
 
 def _reason(status: Status, done: Mapping[str, Any], timeout: float) -> str:
@@ -47,16 +62,16 @@ def _reason(status: Status, done: Mapping[str, Any], timeout: float) -> str:
     }.get(status, "")
 
 
-def finish(
-    execution: Execution,
-    done: Mapping[str, Any],
-    ending: Ending,
-    timeout: float,
-    duration: float = 0.0,
-) -> Execution:
-    """`execution` with its status, what was lost, the sentence that says so, and how long it took
-    (seconds)."""
-    status = _status(execution, done, ending)
+def outcome(
+    raised: bool, done: Mapping[str, Any], ending: Ending, timeout: float, duration: float
+) -> Outcome:
+    """The status of an execution, what was lost, and the sentence that says so.
+
+    `raised`: the code ended in an error; `duration` in seconds.
+    """
+    if len(done) <= 1 and ending is NO_ENDING and "cpu" in done:  # nothing but its CPU time is said
+        return Outcome(status="error" if raised else "ok", duration=duration)
+    status = _status(raised, done, ending)
     before = done.get("lost_before") is True
     state_lost = ending.container_lost or done.get("state_lost") is True
     words = [_reason(status, done, timeout)]
@@ -69,8 +84,7 @@ def finish(
         words.append(_FRESH if state_lost else _KEPT)
     if status in ("ok", "error") and done.get("oom") is True:
         words.append("A process of this execution was killed: the sandbox was out of memory.")
-    return replace(
-        execution,
+    return Outcome(
         status=status,
         state_lost=state_lost,
         files_lost=ending.container_lost,

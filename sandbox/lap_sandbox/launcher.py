@@ -10,7 +10,7 @@ from dataclasses import replace
 import anyio
 import anyio.to_thread
 
-from lap_sandbox import container, image_build, owner, preflight
+from lap_sandbox import container, image_build, owner, pooling, preflight
 from lap_sandbox.base import Check, LauncherConfig, Limits, Preparation
 from lap_sandbox.container import Container
 from lap_sandbox.engine import BuildFailed, Engine, Found
@@ -22,6 +22,8 @@ from lap_sandbox.tasks import Tasks
 logger = logging.getLogger(__name__)
 
 WARM_PING_SECONDS = 0.3
+LOOK_SECONDS = 30.0
+"""Between two looks at the warm pool."""
 MIN_MEMORY = 256 * 1024 * 1024
 MAX_SANDBOXES = 200
 """Of one launcher: a last line of defence, callers have their own quotas."""
@@ -39,6 +41,8 @@ class ContainerLauncher:
         self._tasks = Tasks()
         self._preparing = anyio.Lock()
         self._refilling = False
+        self._looking = False
+        self._look_every = min(LOOK_SECONDS, config.warm_age)
         self._image: str | None = None
         self._owner = ("", "")
         self._preparation = Preparation(ready=False, words="the sandbox was not prepared yet")
@@ -59,6 +63,8 @@ class ContainerLauncher:
     async def prepare(self) -> None:
         await self.build(force=False)
         self._refill()
+        if self._config.warm and not self._looking:
+            self._looking = self._tasks.start(self._look_after(), "look after the warm pool")
 
     async def build(self, *, force: bool) -> None:
         """Find the engine and see to it that the image is there and current.
@@ -171,7 +177,9 @@ class ContainerLauncher:
             self._tasks.start(waiting.remove(), "remove a dead warm sandbox")
         return None
 
-    async def _start(self, limits: Limits, labels: Mapping[str, str]) -> Container:
+    async def _start(
+        self, limits: Limits, labels: Mapping[str, str], *, warm: bool = False
+    ) -> Container:
         if self._image is None:
             await self.build(force=False)
         self._require_open()
@@ -185,7 +193,7 @@ class ContainerLauncher:
             idle_stop=self._config.idle_stop,
             labels=container.new_labels(self._config.instance, *self._owner, labels),
         )
-        return await container.start(self._engine, self._tasks, limits, placement)
+        return await container.start(self._engine, self._tasks, limits, placement, warm=warm)
 
     # -- the warm pool
 
@@ -194,16 +202,30 @@ class ContainerLauncher:
             self._refilling = self._tasks.start(self._fill(), "refill the warm pool")
 
     async def _fill(self) -> None:
-        """Start containers until the pool is full.  An engine that is down ends it; the next
-        `open` or `prepare` tries again."""
+        """Replace what is dead or old, and start containers, one at a time, until the pool is
+        full.  An engine that is down ends it; the next look, `open` or `prepare` tries again."""
         try:
-            self._warm = [waiting for waiting in self._warm if waiting.alive]
-            while len(self._warm) < self._config.warm and not self._closed:
-                self._warm.append(await self._start(self._config.limits, {}))
+            now = time.monotonic()
+            self._warm, old = pooling.parted(self._warm, now, self._config.warm_age)
+            for waiting in old:
+                self._tasks.start(waiting.remove(), "remove an old warm sandbox")
+            while not self._closed and len(self._warm) < await self._wanted():
+                self._warm.append(await self._start(self._config.limits, {}, warm=True))
         except LauncherUnavailable as error:
             logger.warning("no warm sandbox: %s", error.message)
         finally:
             self._refilling = False
+
+    async def _wanted(self) -> int:
+        available = await anyio.to_thread.run_sync(pooling.available_memory)
+        return pooling.wanted(self._config.warm, len(self._warm), available)
+
+    async def _look_after(self) -> None:
+        """Until the launcher is closed: what is dead or old in the pool is noticed, also where
+        nobody opens a sandbox, and an engine that came back gets a pool again."""
+        while True:
+            await anyio.sleep(self._look_every)
+            self._refill()
 
     # -- looking after
 

@@ -14,9 +14,12 @@ import anyio
 from lap_sandbox.errors import FrameError, SandboxGone
 from lap_sandbox.runner import wire
 from lap_sandbox.runner.wire import Frame, Kind
+from lap_sandbox.waiting import Signal
 
 WRITE_SECONDS = 30.0
-_RECEIVE = 256 * 1024
+_RECEIVE = 4 * 1024
+_RECEIVE_MOST = 256 * 1024
+"""A large buffer is new memory from the kernel for each read, which takes longer than the read."""
 _STDERR_KEPT = 4096
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -40,15 +43,10 @@ class Demultiplexer:
     def feed(self, data: bytes) -> list[bytes]:
         """Pieces of stdout in `data`."""
         pieces: list[bytes] = []
-        position = 0
-        while position < len(data):
+        position, size = 0, len(data)
+        while position < size:
             if self._left == 0:
-                wanted = _MULTIPLEX.size - len(self._header)
-                self._header += data[position : position + wanted]
-                position += wanted
-                if len(self._header) == _MULTIPLEX.size:
-                    self._stream, self._left = _MULTIPLEX.unpack(self._header)
-                    self._header = b""
+                position = self._read_header(data, position)
                 continue
             piece = data[position : position + self._left]
             position += len(piece)
@@ -58,6 +56,15 @@ class Demultiplexer:
             else:
                 self.stderr = (self.stderr + piece)[-_STDERR_KEPT:]
         return pieces
+
+    def _read_header(self, data: bytes, position: int) -> int:
+        """Where in `data` reading goes on."""
+        wanted = _MULTIPLEX.size - len(self._header)
+        self._header += data[position : position + wanted]
+        if len(self._header) == _MULTIPLEX.size:
+            self._stream, self._left = _MULTIPLEX.unpack(self._header)
+            self._header = b""
+        return position + wanted
 
 
 class Link:
@@ -71,6 +78,7 @@ class Link:
         connection.setblocking(False)
         self._socket = connection
         self._release = release
+        self._receive = _RECEIVE
         self._demultiplexer = Demultiplexer()
         self._decoder = wire.Decoder()
         self._handlers: dict[int, OnFrame] = {}
@@ -139,9 +147,11 @@ class Link:
         starves nothing else; and what TLS has taken from the socket already, since the loop
         would not call for that again."""
         try:
-            data = self._socket.recv(_RECEIVE)
+            data = self._socket.recv(self._receive)
         except _WOULD_BLOCK:
             return True
+        full = len(data) == self._receive
+        self._receive = min(self._receive * 4, _RECEIVE_MOST) if full else _RECEIVE
         self._take(data)
         while self.open and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             self._take(self._socket.recv(self._socket.pending()))
@@ -200,7 +210,7 @@ class Link:
 
     async def request(
         self,
-        kind: Kind,
+        kind: int,
         header: Mapping[str, Any] | None = None,
         *,
         deadline: float,
@@ -211,7 +221,7 @@ class Link:
             SandboxGone: it ended, or did not answer within `deadline` seconds.
         """
         answers: list[Frame] = []
-        answered = anyio.Event()
+        answered = Signal()
 
         def on_frame(frame: Frame) -> None:
             answers.append(frame)
@@ -221,8 +231,7 @@ class Link:
         self.on_end(answered.set)
         try:
             await self.send(wire.encode(kind, id, header))
-            with anyio.move_on_after(deadline):
-                await answered.wait()
+            await answered.wait(deadline)
         finally:
             self.off_end(answered.set)
             self.forget(id)

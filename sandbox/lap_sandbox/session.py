@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -14,10 +14,11 @@ from lap_sandbox import transfer
 from lap_sandbox.base import Execution, FileInfo, Limits, OnOutput
 from lap_sandbox.collect import Collector
 from lap_sandbox.container import Container
-from lap_sandbox.endings import Ending, finish
+from lap_sandbox.endings import NO_ENDING, Ending, outcome
 from lap_sandbox.errors import LauncherUnavailable, LimitReached, SandboxGone
 from lap_sandbox.runner import wire
 from lap_sandbox.runner.wire import Kind
+from lap_sandbox.waiting import Signal
 
 SOFT_SECONDS = 2.0
 """What an interpreter gets to react to SIGINT."""
@@ -48,6 +49,7 @@ class ContainerSandbox:
     ) -> None:
         self._container = container
         self._limits = limits
+        self._head = wire.header_bytes(_asked(limits))
         self._spawn = spawn
         self._ended = ended
         self._was_oom = was_oom
@@ -55,7 +57,8 @@ class ContainerSandbox:
         # Nobody waits, mostly: then taking it costs no turn of the loop.
         self._turn = anyio.Lock(fast_acquire=True)
         self._interrupted = False
-        self._running = False
+        self._running: Signal | None = None
+        """Tells the execution under way that something came."""
 
     @property
     def alive(self) -> bool:
@@ -74,23 +77,23 @@ class ContainerSandbox:
         self, code: str, *, timeout: float, on_output: OnOutput | None = None
     ) -> Execution:
         self._require_alive()
-        size = len(code.encode("utf-8", "replace"))
-        if size > MAX_CODE:
+        data = code.encode("utf-8", "replace")
+        if len(data) > MAX_CODE:
             raise LimitReached(
-                f"The code has {size} bytes; {MAX_CODE} is the limit. Put data into a file."
+                f"The code has {len(data)} bytes; {MAX_CODE} is the limit. Put data into a file."
             )
         async with self._turn:
             self._require_alive()
-            return await self._execute(code, timeout, on_output)
+            return await self._execute(data, timeout, on_output)
 
-    async def _execute(self, code: str, timeout: float, on_output: OnOutput | None) -> Execution:
-        done = anyio.Event()
+    async def _execute(self, code: bytes, timeout: float, on_output: OnOutput | None) -> Execution:
+        done = Signal()
         link = self._container.link
         collector = Collector(self._limits, on_output, done.set)
         id = link.expect(collector.on_frame)
         link.on_end(done.set)
         begun = time.monotonic()
-        self._interrupted, self._running = False, True
+        self._interrupted, self._running = False, done
         try:
             ending = await self._run(id, code, timeout, done, collector)
         except anyio.get_cancelled_exc_class():
@@ -98,52 +101,43 @@ class ContainerSandbox:
                 await self._stop("interrupted", done, collector, respawn=False)
             raise
         finally:
-            self._running = False
+            self._running = None
             link.off_end(done.set)
             link.forget(id)
-        execution = collector.execution(f"exe_{uuid.uuid4().hex}")
         duration = time.monotonic() - begun
-        return finish(execution, collector.done or {}, ending, timeout, duration)
+        end = outcome(collector.raised, collector.done or {}, ending, timeout, duration)
+        return collector.execution(f"exe_{os.urandom(16).hex()}", end)
 
     async def _run(
-        self, id: int, code: str, timeout: float, done: anyio.Event, collector: Collector
+        self, id: int, code: bytes, timeout: float, done: Signal, collector: Collector
     ) -> Ending:
         """Send the code and wait for its end, whatever the end is."""
-        await self._container.link.send(self._request(id, code))
+        link = self._container.link
+        await link.send(self._request(id, code))
         if await self._wait(done, timeout):
             if collector.done is not None:
-                return Ending(cause="interrupted" if self._interrupted else None)
+                return NO_ENDING
+            if self._interrupted and link.open:
+                return await self._stop("interrupted", done, collector)
             return await self._container_lost()
         return await self._stop("timeout", done, collector)
 
-    def _request(self, id: int, code: str) -> bytes:
-        limits = self._limits
-        header: dict[str, int] = {
-            "head": limits.output_head,
-            "tail": limits.output_tail,
-            "outputs": limits.images,
-            "output_size": limits.image_size,
-            "files": limits.reported_files,
-        }
-        data = code.encode("utf-8", "replace")
-        if len(data) <= wire.CHUNK:
-            return wire.encode(Kind.EXECUTE, id, header, data)
-        header["more"] = True
-        frames = [wire.encode(Kind.EXECUTE, id, header)]
-        for start in range(0, len(data), wire.CHUNK):
-            frames.append(wire.encode(Kind.DATA, id, None, data[start : start + wire.CHUNK]))
-        frames.append(wire.encode(Kind.END, id))
+    def _request(self, id: int, code: bytes) -> bytes:
+        if len(code) <= wire.CHUNK:
+            return wire.frame(Kind.EXECUTE, id, self._head, code)
+        frames = [wire.encode(Kind.EXECUTE, id, {**_asked(self._limits), "more": True})]
+        for start in range(0, len(code), wire.CHUNK):
+            frames.append(wire.frame(Kind.DATA, id, b"", code[start : start + wire.CHUNK]))
+        frames.append(wire.frame(Kind.END, id))
         return b"".join(frames)
 
-    async def _wait(self, done: anyio.Event, timeout: float) -> bool:
+    async def _wait(self, done: Signal, timeout: float) -> bool:
         """Wait for `done`; whether it came.  An engine that hangs is noticed on the way."""
         deadline = time.monotonic() + timeout
         link = self._container.link
         while (left := deadline - time.monotonic()) > 0:
             received = link.received
-            with anyio.move_on_after(min(left, QUIET_SECONDS)):
-                await done.wait()
-            if done.is_set():
+            if await done.wait(min(left, QUIET_SECONDS)):
                 return True
             if link.received == received and left > QUIET_SECONDS:
                 try:
@@ -161,7 +155,7 @@ class ContainerSandbox:
     async def _stop(
         self,
         cause: Literal["timeout", "interrupted"],
-        done: anyio.Event,
+        done: Signal,
         collector: Collector,
         *,
         respawn: bool = True,
@@ -169,13 +163,14 @@ class ContainerSandbox:
         """The ladder: SIGINT, then SIGKILL of everything and a new worker, then a new container
         (not where nobody waits for it: a cancelled caller's sandbox just ends)."""
         link = self._container.link
+        if link.open and collector.done is None:
+            done.clear()  # an interrupt had set it
         for kind, seconds in ((Kind.INTERRUPT, SOFT_SECONDS), (Kind.KILL, HARD_SECONDS)):
             try:
                 await link.send(wire.encode(kind))
             except SandboxGone:
                 break
-            with anyio.move_on_after(seconds):
-                await done.wait()
+            await done.wait(seconds)
             if collector.done is not None:
                 return Ending(cause=cause)
         if not respawn:
@@ -215,9 +210,9 @@ class ContainerSandbox:
         return ending
 
     async def interrupt(self) -> None:
-        if self._running and self.alive:
+        if self._running is not None and self.alive:
             self._interrupted = True
-            await self._container.link.send(wire.encode(Kind.INTERRUPT))
+            self._running.set()
 
     async def reset(self) -> None:
         self._require_alive()
@@ -246,3 +241,14 @@ class ContainerSandbox:
         self._ended(self)
         with anyio.CancelScope(shield=True):
             await self._container.remove()
+
+
+def _asked(limits: Limits) -> dict[str, int]:
+    """The header of an `EXECUTE`."""
+    return {
+        "head": limits.output_head,
+        "tail": limits.output_tail,
+        "outputs": limits.images,
+        "output_size": limits.image_size,
+        "files": limits.reported_files,
+    }

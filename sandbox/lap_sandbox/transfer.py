@@ -20,6 +20,7 @@ from lap_sandbox.link import Link
 from lap_sandbox.paths import check_path, clean_path
 from lap_sandbox.runner import wire
 from lap_sandbox.runner.wire import Frame, Kind
+from lap_sandbox.waiting import Signal
 
 SILENCE_SECONDS = 20.0
 """Without a byte of an answer."""
@@ -42,7 +43,7 @@ class _Answer:
     def __init__(self, link: Link, room: int) -> None:
         self._link = link
         self._room = room
-        self._news = anyio.Event()
+        self._news = Signal()
         self.parts: list[Frame] = []
         self.last: Frame | None = None
         self.id = link.expect(self._on_frame)
@@ -74,10 +75,8 @@ class _Answer:
         while self.last is None:
             if not self._link.open:
                 raise SandboxGone("The sandbox ended before it answered.")
-            self._news = anyio.Event()
-            with anyio.move_on_after(SILENCE_SECONDS) as scope:
-                await self._news.wait()
-            if scope.cancelled_caught:
+            self._news.clear()
+            if not await self._news.wait(SILENCE_SECONDS):
                 raise SandboxGone("The sandbox does not answer.")
         if self.last.kind == Kind.FAIL:
             raise _refusal(self.last)

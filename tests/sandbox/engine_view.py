@@ -24,6 +24,6 @@ def running_of(instance: str) -> list[str]:
     return docker("ps", "-q", "--no-trunc", "--filter", f"label=lap.instance={instance}").split()
 
 
-def inspect(id: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(docker("inspect", id))[0]
+def inspect(id: str, *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(docker("inspect", *options, id))[0]
     return found

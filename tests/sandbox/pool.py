@@ -16,11 +16,17 @@ class Pool:
 
     async def sandbox(self, number: int) -> Sandbox:
         while len(self._sandboxes) <= number:
-            self._sandboxes.append(await self.launcher.open(SMALL))
+            self._sandboxes.append(await self._open())
         if not self._sandboxes[number].alive:
-            self._sandboxes[number] = await self.launcher.open(SMALL)
+            self._sandboxes[number] = await self._open()
         found = self._sandboxes[number]
         await found.reset()
         for file in await found.list():
             await found.delete(file.path)
         return found
+
+    async def _open(self) -> Sandbox:
+        made = await self.launcher.open(SMALL)
+        # Else its interpreters, of which each test has a new one, would come without.
+        await made.execute("import pandas", timeout=60)
+        return made

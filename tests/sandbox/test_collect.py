@@ -14,7 +14,7 @@ from lap_sandbox.collect import Collector
 from lap_sandbox.errors import FrameError
 from lap_sandbox.link import Demultiplexer
 from lap_sandbox.runner.headtail import HeadTail
-from lap_sandbox.runner.wire import Frame, Kind
+from lap_sandbox.runner.wire import KINDS, Frame, Kind
 
 LIMITS = Limits(output_head=100, output_tail=20, images=2, image_size=1000, reported_files=3)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
@@ -46,7 +46,7 @@ hostile_headers = st.dictionaries(
 )
 hostile = st.builds(
     Frame,
-    st.sampled_from(list(Kind)) | st.integers(0, 255),
+    st.sampled_from(sorted(KINDS)) | st.integers(0, 255),
     st.just(1),
     hostile_headers,
     st.binary(max_size=300),

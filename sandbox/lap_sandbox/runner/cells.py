@@ -103,9 +103,9 @@ def raised_by(error: BaseException) -> Raised | None:
 
 def flush_streams() -> None:
     """Python's buffers and those of C libraries."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
         try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):  # closed or replaced by the user's code
+            getattr(sys, name).flush()
+        except BaseException:  # closed, replaced or deleted by the user's code
             continue
     _libc.fflush(None)

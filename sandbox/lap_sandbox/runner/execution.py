@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from lap_sandbox.runner import wire
 from lap_sandbox.runner.headtail import HeadTail
 from lap_sandbox.runner.processes import Counters
 from lap_sandbox.runner.wire import Frame, Kind
@@ -10,24 +13,37 @@ _FROM_WORKER = (Kind.OUTPUT, Kind.VALUE, Kind.ERROR)
 
 
 class Running:
-    """One execution, from its `EXECUTE` to its `DONE`."""
+    """One execution, from its `EXECUTE` to its `DONE`.
 
-    def __init__(self, frame: Frame, counters: Counters, *, lost: str) -> None:
-        limits = frame.header
-        head, tail = int(limits["head"]), int(limits["tail"])
+    `still`: nothing ran since the counters were read last, so that they need not be read again.
+    """
+
+    def __init__(self, frame: Frame, counters: Counters, *, lost: str, still: bool) -> None:
         self.id = frame.id
-        self.files = int(limits["files"])
-        self.streams = {kind: HeadTail(head, tail) for kind in (Kind.STDOUT, Kind.STDERR)}
+        self.files = int(frame.header["files"])
         self.interrupted = False
+        self._limits = frame.header
+        self._streams: dict[int, HeadTail] = {}
         self._lost = lost
-        self._bytes_left = int(limits["outputs"]) * int(limits["output_size"]) + 1024 * 1024
+        most = int(self._limits["outputs"]) * int(self._limits["output_size"])
+        self._bytes_left = most + 1024 * 1024
         self._frames_left = self._bytes_left // 1024
         self._counters = counters
-        self._cpu = counters.cpu_seconds()
-        self._oom = counters.oom_kills()
+        if not still:
+            counters.read()
+        self._cpu, self._oom = counters.cpu, counters.oom
 
-    def feed(self, kind: Kind, data: bytes) -> bytes:
-        return self.streams[kind].feed(data)
+    def feed(self, kind: int, data: bytes) -> bytes:
+        """What of `data` the host gets at once."""
+        stream = self._streams.get(kind)
+        if stream is None:
+            head, tail = int(self._limits["head"]), int(self._limits["tail"])
+            stream = self._streams[kind] = HeadTail(head, tail)
+        return stream.feed(data)
+
+    def tails(self) -> list[tuple[int, bytes]]:
+        """The end of each stream; empty where the host has it already."""
+        return [(kind, stream.take_tail()) for kind, stream in self._streams.items()]
 
     def admit(self, frame: Frame) -> bool:
         """The worker may send this, in kind and in amount.  The host checks again."""
@@ -36,24 +52,41 @@ class Running:
         return frame.kind in _FROM_WORKER and self._bytes_left >= 0 and self._frames_left >= 0
 
     def summary(
-        self, header: dict[str, object], files: list[dict[str, object]], more: bool
-    ) -> dict[str, object]:
+        self, header: Mapping[str, object], files: list[dict[str, object]], more: bool
+    ) -> bytes:
         """The header of `DONE`: what the worker or its end said, and what was seen from here.
-        What is not said is `False`, nothing or 0."""
-        dropped = header.get("outputs_dropped")
-        whole: dict[str, object] = {
-            "status": str(header.get("status"))[:16],
-            "state_lost": bool(header.get("state_lost")) or bool(self._lost),
-            "lost_before": bool(self._lost),
-            "oom": self._counters.oom_kills() > self._oom,
-            "interrupted": self.interrupted,
-            "stdout_dropped": self.streams[Kind.STDOUT].dropped,
-            "stderr_dropped": self.streams[Kind.STDERR].dropped,
-            "outputs_dropped": dropped if isinstance(dropped, int) else 0,
-            "files": files,
-            "files_more": more,
-            "cpu": round(max(self._counters.cpu_seconds() - self._cpu, 0.0), 6),
-        }
-        if header.get("exit") is not None:
-            whole["exit"] = header["exit"]  # 0 too
-        return {name: what for name, what in whole.items() if what or name == "exit"}
+        What is not said is `ok`, `False`, nothing or 0."""
+        self._counters.read()
+        cpu = max(self._counters.cpu - self._cpu, 0.0)
+        oom = self._counters.oom > self._oom
+        said = header or files or more or oom or self._streams or self._lost or self.interrupted
+        if not said:
+            return b'{"cpu":%.6f}' % cpu
+        whole: dict[str, object] = {"cpu": round(cpu, 6), **_checked(header)}
+        if self._lost:
+            whole["state_lost"] = whole["lost_before"] = True
+        for name, what in (("interrupted", self.interrupted), ("oom", oom), ("files_more", more)):
+            if what:
+                whole[name] = True
+        for kind, stream in self._streams.items():
+            if stream.dropped:
+                name = "stdout_dropped" if kind == Kind.STDOUT else "stderr_dropped"
+                whole[name] = stream.dropped
+        if files:
+            whole["files"] = files
+        return wire.header_bytes(whole)
+
+
+def _checked(header: Mapping[str, object]) -> dict[str, object]:
+    """Of what the worker says, the parts that exist, in their types."""
+    found: dict[str, object] = {}
+    if "status" in header:
+        found["status"] = str(header["status"])[:16]
+    if header.get("state_lost"):
+        found["state_lost"] = True
+    if type(header.get("exit")) is int:
+        found["exit"] = header["exit"]
+    dropped = header.get("outputs_dropped")
+    if type(dropped) is int and dropped:
+        found["outputs_dropped"] = dropped
+    return found

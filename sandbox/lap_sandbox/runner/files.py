@@ -62,11 +62,29 @@ def refusal(error: OSError, path: str) -> Refused:
     return Refused("path", f"`{path}`: {os.strerror(error.errno or 0)}.")
 
 
+Mark = tuple[int, int, int]
+"""Times of change and size of a folder."""
+
+
 class Tree:
     """The files below `root`."""
 
     def __init__(self, root: str) -> None:
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def mark(self) -> Mark:
+        """Changes with every name that comes into or leaves the root."""
+        status = os.fstat(self._root)
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
+    def is_empty(self, mark: Mark) -> bool:
+        """Nothing at all is in the root, not even a folder, and nothing was since `mark`."""
+        folder = self._open_folder("")
+        try:
+            with os.scandir(folder) as entries:
+                return next(entries, None) is None and self.mark() == mark
+        finally:
+            os.close(folder)
 
     @contextlib.contextmanager
     def _folder_of(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:

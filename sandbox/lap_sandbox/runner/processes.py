@@ -14,6 +14,10 @@ from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
 
+BARE, WARM = b"B", b"W"
+"""What a zygote says when it can fork workers, and when it has imported what they want; the latter
+is also the order to do so."""
+
 CROWD = 32
 """Processes left behind by a cell that are no longer taken for its helpers."""
 
@@ -38,16 +42,21 @@ class Counters:
         self._cpu = _open_first(root, "cpu.stat")
         self._cpu_v1 = _open_first(root, "cpuacct/cpuacct.usage")
         self._tasks = _open_first(root, "pids.current", "pids/pids.current")
+        self._oom_words = b""
+        self.oom = 0
+        """Processes killed for memory, at the last `read`; 0 where the kernel does not say."""
+        self.cpu = 0.0
+        """Seconds of CPU time, likewise."""
+        self.read()
 
-    def oom_kills(self) -> int:
-        """Processes killed for memory so far; 0 where the kernel does not say."""
-        return _field(_read(self._oom), b"oom_kill")
-
-    def cpu_seconds(self) -> float:
-        """CPU time so far; 0 where the kernel does not say."""
+    def read(self) -> None:
+        words = _read(self._oom)
+        if words != self._oom_words:
+            self._oom_words, self.oom = words, _field(words, b"oom_kill")
         if self._cpu is not None:
-            return _field(_read(self._cpu), b"usage_usec") * 1e-6
-        return int(_read(self._cpu_v1) or 0) * 1e-9
+            self.cpu = _field(_read(self._cpu), b"usage_usec") * 1e-6
+        else:
+            self.cpu = int(_read(self._cpu_v1) or 0) * 1e-9
 
     def tasks(self) -> int | None:
         """Threads of all processes."""
@@ -172,6 +181,14 @@ class Zygote:
         theirs.close()
         self.control = ours
         self.ready = False
+        self.warm = False
+        self._ordered = False
+
+    def warm_up(self) -> None:
+        """Have it import what workers want; it says when it has."""
+        if not self._ordered:
+            self._ordered = True
+            self.control.sendall(WARM)
 
     def order_worker(self) -> tuple[socket.socket, int, int]:
         """Have a worker forked: its channel, and the read ends of its stdout and stderr."""

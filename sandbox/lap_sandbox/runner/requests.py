@@ -24,6 +24,7 @@ class Requests:
         self._uploads: dict[int, files.Upload] = {}
         self._downloads: dict[int, tuple[int, int]] = {}
         self._seen: dict[str, files.Seen] = {}
+        self._empty: files.Mark | None = None
 
     @property
     def busy(self) -> bool:
@@ -41,7 +42,7 @@ class Requests:
             Kind.LIST: self._list,
             Kind.DELETE: self._delete,
         }
-        handler = handlers.get(frame.kind)  # type: ignore[call-overload]
+        handler = handlers.get(frame.kind)
         try:
             if handler is None:
                 raise files.Refused("unknown", f"frame type {frame.kind} is not known here")
@@ -135,7 +136,11 @@ class Requests:
 
     def changed(self, limit: int) -> tuple[list[dict[str, object]], bool]:
         """Files that are new or different since the last call, at most `limit`, newest first."""
+        mark = self._tree.mark()
+        if mark == self._empty:
+            return [], False
         found, more = self._tree.scan(files.SCAN_ENTRIES)
+        self._empty = mark if not found and not more and self._tree.is_empty(mark) else None
         news = [seen for path, seen in found.items() if self._seen.get(path) != seen]
         self._seen = found
         news.sort(key=lambda seen: seen.modified_ns, reverse=True)

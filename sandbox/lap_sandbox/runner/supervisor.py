@@ -1,29 +1,37 @@
 """PID 1 of a sandbox: speaks with the host, keeps a worker, and ends everything else.
 
-One thread, one `selectors` loop, standard library only.  It trusts the host; it trusts neither
+One thread, one `epoll` loop, standard library only.  It trusts the host; it trusts neither
 the worker nor anything in /mnt/data.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import io
 import os
-import selectors
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 from lap_sandbox.runner import processes, wire
 from lap_sandbox.runner.execution import Running
+from lap_sandbox.runner.outgoing import Outgoing
+from lap_sandbox.runner.plain import is_plain
+from lap_sandbox.runner.polling import Poller
 from lap_sandbox.runner.requests import Requests
 from lap_sandbox.runner.wire import Kind
 
 HOST_IN, HOST_OUT = 0, 1
+READ = 64 * 1024
+"""Bytes taken at once: what a pipe holds."""
 HIGH_WATER = 1024 * 1024
 """Bytes waiting for the host beyond which worker and file reads pause; streams are drained on."""
+WARM_SECONDS = 0.25
+"""Without code to run, after which a worker with everything imported is had."""
 MAX_FAILURES = 5
 """Zygotes and workers in a row that end before they are ready."""
 
@@ -33,10 +41,10 @@ class Supervisor:
 
     def __init__(self, root: str, idle_stop: float) -> None:
         self._idle_stop = idle_stop
-        self._selector = selectors.DefaultSelector()
+        self._poller = Poller()
         self._decoder = wire.Decoder()
-        self._out = bytearray()
-        self._requests = Requests(root, self.send)
+        self._out = Outgoing(HOST_OUT, self._poller, self._pause_or_resume)
+        self._requests = Requests(root, self._out.send)
         self._counters = processes.Counters()
         self._running: Running | None = None
         self._next: tuple[wire.Frame, bytearray] | None = None
@@ -44,8 +52,10 @@ class Supervisor:
         self._worker_pid = 0
         self._channel: socket.socket | None = None
         self._worker_decoder = wire.Decoder()
-        self._streams: dict[Kind, int] = {}
+        self._streams: dict[int, io.FileIO] = {}
+        self._asked: tuple[Mapping[str, Any], bytes] = ({}, b"")
         self._lost = ""
+        self._still = False
         self._announced = False
         self._stopped = False
         self._failures = 0
@@ -55,27 +65,33 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
-        self._watch(self._wake_read, self._on_children)
-        self._watch(HOST_IN, self._on_host)
-        os.set_blocking(HOST_OUT, False)
+        self._poller.watch(self._wake_read, self._on_children)
+        self._poller.watch(HOST_IN, self._on_host)
         self._zygote: processes.Zygote
         self._start_zygote()
 
     # -- the loop
 
     def serve(self) -> NoReturn:
+        gc.freeze()
         while True:
-            for key, _ in self._selector.select(self._patience()):
-                key.data()
-            self._requests.pump(HIGH_WATER - len(self._out))
-            self._flush()
-            self._pause_or_resume()
+            self._poller.wait(self._patience())
+            if self._requests.busy:
+                self._requests.pump(HIGH_WATER - len(self._out))
+            if self._out:
+                self._out.flush()
 
     def _patience(self) -> float | None:
         if self._requests.busy and len(self._out) < HIGH_WATER:
             return 0
-        if self._running is not None or self._stopped:
+        if self._running is not None or self._stopped or self._queued is not None:
             return None
+        if self._channel is None and self._zygote.ready:
+            left = self._last + WARM_SECONDS - time.monotonic()
+            if left <= 0:
+                self._have_worker(warm=True)
+                return None
+            return left
         left = self._last + self._idle_stop - time.monotonic()
         if left <= 0 and self._worker_pid:
             self._stopped = True
@@ -83,50 +99,22 @@ class Supervisor:
             return None
         return max(left, 0.05)
 
-    def _watch(self, fd: int, call: Callable[[], None]) -> None:
-        os.set_blocking(fd, False)
-        self._selector.register(fd, selectors.EVENT_READ, call)
-
-    def _unwatch(self, fd: int) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(fd)
-
     # -- the host
-
-    def send(
-        self, kind: Kind, id: int, header: dict[str, object] | None = None, body: bytes = b""
-    ) -> None:
-        self._out += wire.encode(kind, id, header, body)
-
-    def _flush(self) -> None:
-        while self._out:
-            try:
-                written = os.write(HOST_OUT, self._out[: wire.CHUNK])
-            except BlockingIOError:
-                break
-            except OSError:
-                os._exit(0)
-            del self._out[:written]
-        watched = HOST_OUT in self._selector.get_map()
-        if self._out and not watched:
-            self._selector.register(HOST_OUT, selectors.EVENT_WRITE, lambda: None)
-        elif not self._out and watched:
-            self._selector.unregister(HOST_OUT)
 
     def _pause_or_resume(self) -> None:
         """Stop reading rich outputs while the host does not keep up."""
         channel = self._channel
         if channel is None:
             return
-        watched = channel.fileno() in self._selector.get_map()
+        watched = self._poller.watches(channel.fileno())
         if len(self._out) > HIGH_WATER and watched:
-            self._unwatch(channel.fileno())
+            self._poller.unwatch(channel.fileno())
         elif len(self._out) <= HIGH_WATER and not watched:
-            self._watch(channel.fileno(), self._on_worker)
+            self._poller.watch(channel.fileno(), self._on_worker)
 
     def _on_host(self) -> None:
         try:
-            data = os.read(HOST_IN, wire.CHUNK)
+            data = os.read(HOST_IN, READ)
         except BlockingIOError:
             return
         if not data:  # the host is gone: so is everything here
@@ -151,12 +139,15 @@ class Supervisor:
             self._begin()
         elif frame.kind == Kind.INTERRUPT:
             self._interrupt()
+        elif frame.kind == Kind.WARM_UP:
+            self._have_worker(warm=True)
         elif frame.kind == Kind.KILL:
             self._replace_worker("killed")
-            self.send(Kind.REPLY, frame.id)
+            self._out.send(Kind.REPLY, frame.id)
         elif self._next is not None and frame.id == self._next[0].id:
             self._on_code(frame)
         else:
+            self._still = False
             self._requests.handle(frame)
 
     def _on_code(self, frame: wire.Frame) -> None:
@@ -172,20 +163,24 @@ class Supervisor:
 
     def _begin(self) -> None:
         """Hand the waiting code to the worker, if there is one."""
-        if self._queued is None or not self._worker_pid or self._channel is None:
+        if self._queued is None:
+            return
+        if not self._worker_pid or self._channel is None:
+            self._have_worker(warm=not is_plain(self._queued[1]))
             return
         frame, code = self._queued
         self._queued = None
-        self._running = Running(frame, self._counters, lost=self._lost)
-        self._lost = ""
-        header = {name: frame.header[name] for name in ("outputs", "output_size")}
-        header["more"] = len(code) > wire.CHUNK
-        data = wire.encode(Kind.EXECUTE, frame.id, header, code[: wire.CHUNK])
-        for start in range(wire.CHUNK, len(code), wire.CHUNK):
-            data += wire.encode(Kind.DATA, frame.id, None, code[start : start + wire.CHUNK])
-        if header["more"]:
-            data += wire.encode(Kind.END, frame.id)
-        if not self._tell_worker(self._channel, data):
+        if frame.header is not self._asked[0]:
+            self._asked = frame.header, wire.header_bytes(frame.header)
+        data = wire.frame(Kind.EXECUTE, frame.id, self._asked[1], code[: wire.CHUNK])
+        if "more" in frame.header:
+            for start in range(wire.CHUNK, len(code), wire.CHUNK):
+                data += wire.frame(Kind.DATA, frame.id, b"", code[start : start + wire.CHUNK])
+            data += wire.frame(Kind.END, frame.id)
+        told = self._tell_worker(self._channel, data)
+        self._running = Running(frame, self._counters, lost=self._lost, still=self._still)
+        self._lost, self._still = "", False
+        if not told:
             self._replace_worker("died")
 
     @staticmethod
@@ -205,45 +200,41 @@ class Supervisor:
         if self._queued is not None:
             frame, _ = self._queued
             self._queued = None
-            self.send(Kind.DONE, frame.id, {"status": "interrupted", "interrupted": True})
+            self._out.send(Kind.DONE, frame.id, {"status": "interrupted", "interrupted": True})
         elif self._running is not None and self._worker_pid:
             self._running.interrupted = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._worker_pid, signal.SIGINT)
 
-    def _on_stream(self, kind: Kind) -> None:
-        """One read, so that a flood on one stream starves nothing else."""
-        self._read_stream(kind)
-
-    def _drain(self, kind: Kind) -> None:
-        """Everything that is in the pipe now."""
+    def _drain(self) -> None:
+        """Everything that is in the pipes now."""
         for _ in range(64):
-            if not self._read_stream(kind):
+            ready = self._poller.ready()
+            kinds = [kind for kind, stream in self._streams.items() if stream.fileno() in ready]
+            if not kinds:
                 return
+            for kind in kinds:
+                self._read_stream(kind)
 
-    def _read_stream(self, kind: Kind) -> bool:
-        fd = self._streams.get(kind)
-        if fd is None:
-            return False
-        try:
-            data = os.read(fd, wire.CHUNK)
-        except BlockingIOError:
-            return False
-        if not data:
-            self._unwatch(fd)
-            os.close(fd)
-            del self._streams[kind]
-            return False
+    def _read_stream(self, kind: int) -> None:
+        """One read, so that a flood on one stream starves nothing else."""
+        stream = self._streams.get(kind)
+        data = None if stream is None else stream.read(READ)
+        if stream is None or data is None:
+            return
         running = self._running
-        if running is not None and (head := running.feed(kind, data)):
-            self.send(kind, running.id, None, head)
-        return True
+        if not data:
+            self._poller.unwatch(stream.fileno())
+            stream.close()
+            del self._streams[kind]
+        elif running is not None and (head := running.feed(kind, data)):
+            self._out.send(kind, running.id, None, head)
 
     def _on_worker(self) -> None:
         if self._channel is None:  # dropped in this round of the loop
             return
         try:
-            data = self._channel.recv(wire.CHUNK)
+            data = self._channel.recv(READ)
         except BlockingIOError:
             return
         except OSError:
@@ -260,7 +251,7 @@ class Supervisor:
     def _on_worker_gone(self) -> None:
         """Its channel is closed.  A worker that was ready is reported by its exit status."""
         assert self._channel is not None
-        self._unwatch(self._channel.fileno())
+        self._poller.unwatch(self._channel.fileno())
         if self._worker_pid:
             return
         self._count_failure(True)
@@ -279,40 +270,39 @@ class Supervisor:
         if running is None or frame.id != running.id:
             return  # a cell's thread talks out of turn: nobody waits for it
         if frame.kind == Kind.DONE:
-            self._finish(running, dict(frame.header))
+            self._finish(running, frame.header)
         elif running.admit(frame):
-            self.send(Kind(frame.kind), frame.id, dict(frame.header), frame.body)
+            self._out.send(frame.kind, frame.id, frame.header, frame.body)
 
     def _on_worker_ready(self, frame: wire.Frame) -> None:
         # Its first frame, sent before it saw any of the user's code.
         self._worker_pid = int(frame.header["pid"])
         self._failures = 0
-        if not self._announced:
-            self._announced = True
-            version = ".".join(map(str, sys.version_info[:3]))
-            self.send(Kind.READY, 0, {"protocol": wire.PROTOCOL, "python": version})
+        if self._zygote.warm:
+            self._out.send(Kind.WARM, 0)
         self._begin()
 
-    def _finish(self, running: Running, header: dict[str, object]) -> None:
+    def _finish(self, running: Running, header: Mapping[str, object]) -> None:
         # This process, the zygote and the worker: nobody else is there to be looked for.
-        if self._worker_pid and self._counters.tasks() != 3:
+        alone = self._counters.tasks() == 3
+        if self._worker_pid and not alone:
             processes.sweep(self._zygote.pid, self._worker_pid)
-        for kind in list(self._streams):
-            self._drain(kind)
-        for kind in (Kind.STDOUT, Kind.STDERR):
-            tail = running.streams[kind].take_tail()
+        self._drain()
+        for kind, tail in running.tails():
             for start in range(0, len(tail), wire.CHUNK):
-                self.send(kind, running.id, {"tail": True}, tail[start : start + wire.CHUNK])
+                self._out.send(kind, running.id, {"tail": True}, tail[start : start + wire.CHUNK])
         files, more = self._requests.changed(running.files)
-        self.send(Kind.DONE, running.id, running.summary(header, files, more))
+        summary = running.summary(header, files, more)
+        self._out.add(wire.frame(Kind.DONE, running.id, summary))
         self._running = None
+        self._still = alone
         self._last = time.monotonic()
 
     # -- processes
 
     def _start_zygote(self) -> None:
         self._zygote = processes.Zygote()
-        self._watch(self._zygote.control.fileno(), self._on_zygote)
+        self._poller.watch(self._zygote.control.fileno(), self._on_zygote)
 
     def _on_zygote(self) -> None:
         try:
@@ -322,14 +312,27 @@ class Supervisor:
         except OSError:
             data = b""
         if not data:
-            self._unwatch(self._zygote.control.fileno())
+            self._poller.unwatch(self._zygote.control.fileno())
             return
         self._zygote.ready = True
-        if self._channel is None:
-            self._order_worker()
+        self._zygote.warm = processes.WARM in data
+        self._last = time.monotonic()
+        if not self._announced:
+            self._announced = True
+            version = ".".join(map(str, sys.version_info[:3]))
+            self._out.send(Kind.READY, 0, {"protocol": wire.PROTOCOL, "python": version})
+        if self._zygote.warm:
+            self._have_worker(warm=True)
+        else:
+            self._begin()
 
-    def _order_worker(self) -> None:
-        if not self._zygote.ready:
+    def _have_worker(self, *, warm: bool) -> None:
+        """Order a worker where there is none; `warm`: not before everything is imported."""
+        if not self._zygote.ready or self._channel is not None:
+            return
+        if warm and not self._zygote.warm:
+            with contextlib.suppress(OSError):  # it died: noticed as a child that ended
+                self._zygote.warm_up()
             return
         try:
             channel, out, error = self._zygote.order_worker()
@@ -337,10 +340,11 @@ class Supervisor:
             return
         self._channel = channel
         self._worker_decoder = wire.Decoder()
-        self._streams = {Kind.STDOUT: out, Kind.STDERR: error}
-        self._watch(channel.fileno(), self._on_worker)
-        self._watch(out, lambda: self._on_stream(Kind.STDOUT))
-        self._watch(error, lambda: self._on_stream(Kind.STDERR))
+        # A file's read of nothing is a value; the raw call's is an exception, which costs more.
+        self._streams = {Kind.STDOUT: io.FileIO(out), Kind.STDERR: io.FileIO(error)}
+        self._poller.watch(channel.fileno(), self._on_worker)
+        self._poller.watch(out, lambda: self._read_stream(Kind.STDOUT))
+        self._poller.watch(error, lambda: self._read_stream(Kind.STDERR))
 
     def _replace_worker(self, status: str, how: dict[str, object] | None = None) -> None:
         """End every process but this and the zygote, tell the host, have a fresh worker."""
@@ -353,16 +357,16 @@ class Supervisor:
             self._lost = "died"
         self._drop_worker()
         self._on_children()
-        self._order_worker()
+        self._have_worker(warm=self._zygote.warm)
 
     def _drop_worker(self) -> None:
         if self._channel is not None:
-            self._unwatch(self._channel.fileno())
+            self._poller.unwatch(self._channel.fileno())
             self._channel.close()
             self._channel = None
-        for fd in self._streams.values():
-            self._unwatch(fd)
-            os.close(fd)
+        for stream in self._streams.values():
+            self._poller.unwatch(stream.fileno())
+            stream.close()
         self._streams = {}
 
     def _on_children(self) -> None:
@@ -371,7 +375,7 @@ class Supervisor:
         ended = processes.reap_all()
         if self._zygote.pid in ended:
             self._count_failure(not self._zygote.ready)
-            self._unwatch(self._zygote.control.fileno())
+            self._poller.unwatch(self._zygote.control.fileno())
             self._zygote.end()
             self._start_zygote()
             if not self._worker_pid:
