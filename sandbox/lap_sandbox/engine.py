@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lap_sandbox.base import Limits
 from lap_sandbox.hardening import Placement
+from lap_sandbox.link import Demultiplexer, Streams
 
 ENGINE_DOWN = "The container engine does not answer."
 
@@ -41,6 +42,7 @@ class Attached:
     connection: socket.socket
     release: Callable[[], None]
     """Closes the connection; keeps alive what it needs until then."""
+    streams: Streams = field(default_factory=Demultiplexer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
