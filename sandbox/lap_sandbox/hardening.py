@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lap_sandbox import seccomp
-from lap_sandbox.base import Limits, MiB
+from lap_sandbox.base import Limits, MiB, Mount
 
 COMMAND = ["/opt/lap/venv/bin/python3", "-I", "-S", "/opt/lap/supervisor.py"]
 SHARED_MEMORY = 64 * MiB
@@ -46,6 +47,7 @@ class Placement:
     """The engine maps only 65,536 uids (rootless, userns-remap)."""
     labels: dict[str, str]
     idle_stop: float = 60.0
+    mounts: Sequence[Mount] = ()
 
 
 def choose_uid(*, small: bool) -> int:
@@ -65,6 +67,16 @@ def security_options(*, apparmor: bool) -> list[str]:
     return options + (["apparmor=docker-default"] if apparmor else [])
 
 
+def arguments(placement: Placement) -> list[str]:
+    """Of the supervisor."""
+    return [str(placement.idle_stop)]
+
+
+def binds(mounts: Sequence[Mount]) -> dict[str, dict[str, str]]:
+    """Folders of the host, never writable and never shared back."""
+    return {str(each.source): {"bind": each.target, "mode": "ro"} for each in mounts}
+
+
 def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
     """Arguments of docker-py's `containers.create`, but for ulimits and the log driver, whose
     types belong to the SDK.
@@ -77,7 +89,7 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
         **_NO_RIGHTS,
         **_OWN_NAMESPACES,
         "image": placement.image,
-        "command": [*COMMAND, str(placement.idle_stop)],
+        "command": [*COMMAND, *arguments(placement)],
         "user": f"{uid}:{uid}",
         "working_dir": "/mnt/data",
         "hostname": "sandbox",
@@ -106,6 +118,7 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
         "auto_remove": True,
         "stop_signal": "SIGKILL",
         "runtime": placement.runtime,
+        **({"volumes": binds(placement.mounts)} if placement.mounts else {}),
         "labels": placement.labels,
     }
 

@@ -183,6 +183,7 @@ class ContainerLauncher:
             apparmor="apparmor" in facts.security,
             small_uids=facts.small_uids,
             idle_stop=self._config.idle_stop,
+            mounts=self._config.mounts,
             labels=container.new_labels(self._config.instance, *self._owner, labels),
         )
         return await container.start(self._engine, self._tasks, limits, placement)

@@ -31,8 +31,10 @@ OnFrame = Callable[[Frame], None]
 class Streams(Protocol):
     """Takes the supervisor's stdout out of what comes over a connection."""
 
-    stderr: bytes
-    """The supervisor's last words."""
+    @property
+    def stderr(self) -> bytes:
+        """The supervisor's last words."""
+        ...
 
     def feed(self, data: bytes) -> list[bytes]:
         """Pieces of stdout in `data`."""
