@@ -128,12 +128,14 @@ class BubblewrapEngine:
                 self._command, host, environment.folder, limits, placement, uid, group
             )
             started = await contained.start(command, self._filter, group)
-        except OSError as error:
-            await self._forget(id, group)
-            raise LauncherUnavailable(f"The sandbox could not be started: {error}.") from None
-        except LauncherUnavailable as error:
-            await self._forget(id, group)
-            raise bubblewrap_host.why_not(error.message) from None
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self._forget(id, group)
+            if isinstance(error, OSError):
+                raise LauncherUnavailable(f"The sandbox cannot be started: {error}.") from None
+            if isinstance(error, LauncherUnavailable):
+                raise bubblewrap_host.why_not(error.message) from None
+            raise
         self._running[id] = (started, group)
         record |= {"pid": started.pid, "start": started.start}
         await anyio.to_thread.run_sync(self._records.write, id, record)

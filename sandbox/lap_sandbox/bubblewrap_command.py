@@ -1,8 +1,8 @@
 """The command line of a sandbox without an engine: data, no process.
 
-The same restrictions as `hardening.py` asks of an engine, where bubblewrap has a word for them.
-What it has none for (limits, the uid) is done inside, before anything else, by
-`confined/enter.py`, or by a control group around it.
+The same restrictions as `hardening.py` asks of an engine, where bubblewrap has words for them.
+What it has none for (the uid, limits, the number of files, noexec) is done inside by
+`confined/enter.py` before anything else runs, or by a control group around it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ MASKED = (
 )
 MASKED_FOLDERS = ("/proc/acpi", "/proc/asound", "/proc/scsi")
 """What engines mask."""
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+DEVICE_LINKS = {
+    "/proc/self/fd": "fd",
+    "/proc/self/fd/0": "stdin",
+    "/proc/self/fd/1": "stdout",
+    "/proc/self/fd/2": "stderr",
+}
 _MASK = ["--size", "4096", "--tmpfs"]
 
 
@@ -48,11 +55,8 @@ def _namespaces(host: Host, uid: int) -> list[str]:
     common = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     common += ["--unshare-cgroup-try", "--hostname", "sandbox"]
     if host.root:
-        # As for a container of an engine that runs as root: `enter.py` gives these up for the uid.
-        kept = ("CAP_SETUID", "CAP_SETGID", "CAP_CHOWN")
-        return [*common, "--cap-drop", "ALL", *(p for cap in kept for p in ("--cap-add", cap))]
-    user = ["--unshare-user", "--disable-userns", "--uid", str(uid), "--gid", str(uid)]
-    return [*user, *common, "--cap-drop", "ALL"]
+        return common
+    return ["--unshare-user", "--uid", str(uid), "--gid", str(uid), *common]
 
 
 def _parents(path: Path) -> list[str]:
@@ -78,8 +82,21 @@ def system(host: Host) -> list[str]:
     return words
 
 
-def _kernel_files() -> list[str]:
-    words = ["--proc", "/proc", "--dev", "/dev"]
+def _devices(host: Host) -> list[str]:
+    """For pseudo-terminals (`--dev`) bubblewrap puts a second user namespace around ours, in which
+    `enter.py` may not bound folders any more: without root there are none."""
+    if host.root:
+        return ["--dev", "/dev"]
+    words = ["--size", "65536", "--tmpfs", "/dev"]
+    for name in DEVICES:
+        words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    for target, name in DEVICE_LINKS.items():
+        words += ["--symlink", target, f"/dev/{name}"]
+    return words
+
+
+def _kernel_files(host: Host) -> list[str]:
+    words = ["--proc", "/proc", *_devices(host)]
     for file in MASKED:
         if Path(file).exists():
             words += ["--ro-bind", "/dev/null", file]
@@ -89,23 +106,45 @@ def _kernel_files() -> list[str]:
     return words
 
 
-def _memory_files(limits: Limits) -> list[str]:
-    def tmpfs(place: str, size: int) -> list[str]:
-        return ["--perms", "1777", "--size", str(size), "--tmpfs", place]
+def _folders(limits: Limits) -> dict[str, dict[str, int]]:
+    """Writable ones, held in memory."""
+    return {
+        "/mnt/data": {"size": limits.disk, "files": limits.files},
+        "/tmp": {"size": limits.tmp, "files": hardening.TMP_FILES},
+        "/dev/shm": {"size": hardening.SHARED_MEMORY, "files": hardening.TMP_FILES},
+    }
 
-    shared = [*tmpfs("/dev/shm", hardening.SHARED_MEMORY), "--remount-ro", "/dev"]
-    return [*shared, *tmpfs("/mnt/data", limits.disk), *tmpfs("/tmp", limits.tmp)]
+
+def _writable(limits: Limits) -> list[str]:
+    words: list[str] = []
+    for place, most in _folders(limits).items():
+        words += [*_parents(Path(place)), "--size", str(most["size"]), "--tmpfs", place]
+    return [*words, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
 def frame(host: Host, environ: Mapping[str, str], uid: int) -> list[str]:
     """The first half of every command: what is shut off."""
-    words = [str(host.bwrap), "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"]
+    words = [str(host.bwrap), "--die-with-parent", "--new-session", "--as-pid-1"]
+    words += ["--clearenv", "--setenv", "HOSTNAME", "sandbox"]
     for name, value in environ.items():
         words += ["--setenv", name, value]
     libraries = ":".join(map(str, host.interpreter.libraries))
     if libraries:
         words += ["--setenv", "LD_LIBRARY_PATH", libraries]
-    return [*words, *_namespaces(host, uid), *system(host), *_kernel_files()]
+    return [
+        *words,
+        *_namespaces(host, uid),
+        "--cap-drop",
+        "ALL",
+        *system(host),
+        *_kernel_files(host),
+    ]
+
+
+def _kept(host: Host) -> list[str]:
+    """What `enter.py` still needs, and gives up before anything else runs."""
+    names = ["SYS_ADMIN", "SETPCAP"] + (["SETUID", "SETGID", "CHOWN"] if host.root else [])
+    return [word for name in names for word in ("--cap-add", f"CAP_{name}")]
 
 
 def limits_inside(host: Host, limits: Limits, held: Sequence[str]) -> dict[str, int]:
@@ -131,22 +170,24 @@ def command(
 ) -> list[str]:
     """The whole command line of one sandbox, whose control group is `group`."""
     words = frame(host, hardening.ENVIRONMENT, uid)
-    for place in ("/opt/lap", "/etc/passwd", "/mnt/data", "/sys/fs/cgroup/memory"):
+    for place in ("/opt/lap", "/etc/passwd", "/sys/fs/cgroup/memory"):
         words += _parents(Path(place))
     words += ["--ro-bind", str(environment), "/opt/lap"]
     for name in ("passwd", "group", "nsswitch.conf"):
         words += ["--ro-bind", str(environment / "etc" / name), f"/etc/{name}"]
     for place, folder in (group.views if group else {}).items():
         words += ["--ro-bind", str(folder), f"/sys/fs/cgroup/{place}".rstrip("/")]
-    words += _memory_files(limits)
     for mount in placement.mounts:
         target = Path(mount.target)
         words += [*_parents(target), "--ro-bind", str(mount.source), str(target)]
-    words += ["--remount-ro", "/", "--chdir", "/mnt/data"]
-    words += ["--seccomp", str(descriptors.seccomp), "--info-fd", str(descriptors.info)]
-    words += ["--block-fd", str(descriptors.block), "--", PYTHON, "-I", "-S", ENTRY]
+    words += _kept(host)
+    words += [*_writable(limits), "--chdir", "/mnt/data"]
+    words += ["--info-fd", str(descriptors.info), "--block-fd", str(descriptors.block)]
+    words += ["--", PYTHON, "-I", "-S", ENTRY]
     settings = {
         "uid": uid if host.root else None,
         "limits": limits_inside(host, limits, group.held if group else ()),
+        "folders": _folders(limits),
+        "filter": descriptors.seccomp,
     }
     return [*words, json.dumps(settings), *hardening.arguments(placement)]

@@ -54,12 +54,6 @@ def checks(
         _memory(parents, config),
         _processes(host, parents, config),
         _cpu(parents, config),
-        Check(
-            name="files",
-            level="warning",
-            words="their number and executable ones in /mnt/data are not limited by bubblewrap, "
-            "only their sizes",
-        ),
         _environment(config, image),
     ]
 

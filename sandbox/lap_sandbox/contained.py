@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from lap_sandbox import owner
 from lap_sandbox.bubblewrap_command import Descriptors
@@ -56,11 +56,39 @@ class PlainStreams:
             self._errors = -1
 
 
+class _Process:
+    """bubblewrap, a child of ours: what `subprocess` does of it without a thread or a wait."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._fd = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        if self._fd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._fd, signal.SIGKILL)
+
+    async def ended(self) -> bool:
+        """Wait for its end, which comes after that of everything in the sandbox; whether it
+        came."""
+        if self._fd < 0:
+            return True
+        with anyio.move_on_after(END_SECONDS):
+            await anyio.wait_readable(self._fd)
+            self._reap()
+        return self._fd < 0
+
+    def _reap(self) -> None:
+        os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG)
+        os.close(self._fd)
+        self._fd = -1
+
+
 @dataclass(slots=True, kw_only=True)
 class Contained:
     """`pid` is PID 1 of the sandbox, as this side sees it."""
 
-    process: subprocess.Popen[bytes]
+    process: _Process
     connection: socket.socket
     streams: PlainStreams
     pid: int
@@ -112,11 +140,12 @@ async def start(
     Raises:
         LauncherUnavailable: bubblewrap could not make it; its words.
     """
-    ends = _Ends(seccomp)
+    ends = await anyio.to_thread.run_sync(_Ends, seccomp)
     streams = PlainStreams(ends.errors)
     process = None
     try:
-        process = _spawn(command(ends.descriptors), ends)
+        arguments = await anyio.to_thread.run_sync(command, ends.descriptors)
+        process = _spawn(arguments, ends)
         ends.started()
         pid = await _child(ends.info)
         if pid is None:
@@ -138,24 +167,24 @@ async def start(
         with anyio.CancelScope(shield=True):
             if process is not None:
                 process.kill()
-                await _ended(process)
+                await process.ended()
         raise
     finally:
         ends.close()
     return contained
 
 
-def _spawn(arguments: list[str], ends: _Ends) -> subprocess.Popen[bytes]:
+def _spawn(arguments: list[str], ends: _Ends) -> _Process:
+    """`posix_spawn`, because `subprocess` waits for the new program on the event loop.  What else
+    this process has open is closed by `enter.py`."""
     given = ends.descriptors
-    return subprocess.Popen(
-        arguments,
-        stdin=ends.theirs.fileno(),
-        stdout=ends.theirs.fileno(),
-        stderr=ends.errors_write,
-        pass_fds=(given.seccomp, given.info, given.block),
-        env={},
-        cwd="/",
-    )
+    stdio = ((ends.theirs.fileno(), 0), (ends.theirs.fileno(), 1), (ends.errors_write, 2))
+    # To itself: it then stays open in the new program.
+    handed = ((fd, fd) for fd in (given.seccomp, given.info, given.block))
+    actions = [(os.POSIX_SPAWN_DUP2, *pair) for pair in (*stdio, *handed)]
+    ignored = [signal.SIGPIPE, signal.SIGXFSZ]
+    pid = os.posix_spawn(arguments[0], arguments, {}, file_actions=actions, setsigdef=ignored)
+    return _Process(pid)
 
 
 async def _child(info: int) -> int | None:
@@ -173,27 +202,12 @@ async def _child(info: int) -> int | None:
     return None
 
 
-async def _ended(process: subprocess.Popen[bytes]) -> bool:
-    """Wait for the end of bubblewrap, which comes after that of everything in the sandbox."""
-    with anyio.move_on_after(END_SECONDS):
-        try:
-            fd = os.pidfd_open(process.pid)
-        except ProcessLookupError:
-            return process.poll() is not None
-        try:
-            await anyio.wait_readable(fd)
-        finally:
-            os.close(fd)
-    return process.poll() is not None
-
-
 async def end(contained: Contained) -> None:
     """SIGKILL to PID 1 of the sandbox, with which all of it ends; wait for that."""
-    with contextlib.suppress(ProcessLookupError):
-        kill(contained.pid, contained.start)
-    if not await _ended(contained.process):
+    await anyio.to_thread.run_sync(kill, contained.pid, contained.start)
+    if not await contained.process.ended():
         contained.process.kill()
-        await _ended(contained.process)
+        await contained.process.ended()
     contained.streams.close()
 
 
