@@ -56,6 +56,14 @@ class ContainerLauncher:
             return progress.preparation(time.monotonic() - begun)
         return self._preparation
 
+    async def reach(self) -> None:
+        """See whether what makes sandboxes answers.
+
+        Raises:
+            LauncherUnavailable
+        """
+        await self._engine.find()
+
     async def prepare(self) -> None:
         await self.build(force=False)
         self._refill()

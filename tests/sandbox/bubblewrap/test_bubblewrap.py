@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import sys
 from pathlib import Path
@@ -45,10 +46,10 @@ async def test_neither_the_servers_packages_nor_a_home_nor_etc_can_be_seen(
         str(Path(lap_mcp.__file__)),
         str(Path(pydantic.__file__)),
         str(lap_home / "bubblewrap"),
-        str(Path.home() / ".profile"),
+        str(Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"),
         str(Path(sys.prefix) / "bin"),
         "/etc/shadow", "/etc/hosts", "/var", "/run", "/home/", "/boot", "/srv", "/usr/local",
-        "/var/run/docker.sock", "/root/.ssh", "/proc/1/root/",
+        "/var/run/docker.sock", "/proc/1/root/",
     ]  # fmt: skip
     done = await box.execute(READABLE.replace("PLACES", repr(places)), timeout=30)
     assert done.value == "[]", done
