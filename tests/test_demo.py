@@ -57,9 +57,7 @@ def test_without_an_engine_it_shows_everything_too(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["demo-plot.png"]
 
 
-def test_with_nothing_that_runs_python_it_does_the_agent_part_and_says_what_to_install(
-    tmp_path: Path,
-) -> None:
+def test_with_nothing_that_runs_python_it_does_the_rest_and_says_what_to_install(
     tmp_path: Path,
 ) -> None:
     absent = f"unix://{tmp_path}/absent.sock"
