@@ -14,6 +14,7 @@ from lap_sandbox.base import Limits
 PERIOD = 100_000
 """Microseconds over which CPU time is counted out."""
 REMOVE_SECONDS = 5.0
+_NOT_EVERYWHERE = ("memory.swap.max", "memory.memsw.limit_in_bytes")
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 
 
@@ -174,7 +175,7 @@ def make(parents: Parents, name: str, limits: Limits) -> Group:
 
 def _write(file: Path, value: int | str) -> None:
     """A limit.  Swap is not counted on every kernel: there its file is missing."""
-    if file.exists() or "sw" not in file.name:
+    if file.exists() or file.name not in _NOT_EVERYWHERE:
         file.write_text(str(value))
 
 

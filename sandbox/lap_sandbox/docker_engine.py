@@ -8,6 +8,7 @@ import io
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,18 +34,23 @@ from lap_sandbox.engine import (
 from lap_sandbox.errors import LauncherUnavailable
 from lap_sandbox.hardening import Placement
 from lap_sandbox.launcher import ContainerLauncher
+from lap_sandbox.profile_file import ProfileFile
 
 T = TypeVar("T")
 
 FIND_SECONDS = 0.8
 """For one question whether an engine answers.  Asking again after the one in use was lost, and
 after a warm sandbox did not answer, stays under two seconds."""
+INTRODUCTION_SECONDS = 10.0
+"""For what an engine that did answer says of itself: Podman counts its images first."""
 CALL_SECONDS = 20
 ASKING_VERSION = "1.44"
 """Of no consequence: the question that it is given for has no version."""
 BUILD_SECONDS = 1800
 """Without a line of output."""
+SSH = "ssh:// is not supported; forward its socket (ssh -L) and set DOCKER_HOST to that"
 _LOST = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError)
+_FAILED = (*_LOST, docker.errors.DockerException, TimeoutError, OSError, ValueError)
 
 INSTALL = (
     "Install and start Docker Engine (https://docs.docker.com/engine/install/), Docker Desktop, "
@@ -60,6 +66,7 @@ class DockerEngine:
         self._home = home
         self._client: Any = None
         self._facts: Facts | None = None
+        self._profile = ProfileFile()
 
     async def _call(self, call: Callable[[], T], *, deadline: float = CALL_SECONDS + 5) -> T:
         """Run `call` in a thread.  A thread that hangs is left behind at the deadline; it ends by
@@ -102,11 +109,12 @@ class DockerEngine:
         for candidate in found:
             left = deadline - time.monotonic()
             if left <= 0:
-                break
+                tried.append(f"{candidate.address} (from {candidate.how}): no time left to ask")
+                continue
             try:
                 client, facts = await _Connecting(candidate, left).wait()
-            except (*_LOST, docker.errors.DockerException, TimeoutError, OSError, ValueError) as e:
-                tried.append(f"{candidate.address} (from {candidate.how}): {_short(e)}")
+            except _FAILED as error:
+                tried.append(f"{candidate.address} (from {candidate.how}): {_short(error)}")
             else:
                 self._client, self._facts = client, facts
                 return client, facts
@@ -166,7 +174,10 @@ class DockerEngine:
         await self._call(discard)
 
     async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached:
-        client, _ = await self._found()
+        client, facts = await self._found()
+        if "Podman Engine" in facts.components:
+            file = await anyio.to_thread.run_sync(self._profile.path)
+            placement = replace(placement, profile_file=file)
         return await self._call(partial(_start, client, limits, placement, uid))
 
     async def oom_killed(self, id: str) -> bool:
@@ -203,6 +214,7 @@ class DockerEngine:
 
     async def aclose(self) -> None:
         self._forget()
+        await anyio.to_thread.run_sync(self._profile.remove)
 
 
 class _Connecting:
@@ -216,16 +228,23 @@ class _Connecting:
     async def wait(self) -> tuple[Any, Facts]:
         try:
             with anyio.fail_after(self._seconds):
-                return await anyio.to_thread.run_sync(self._run, abandon_on_cancel=True)
+                await self._in_thread(partial(_ask, self._candidate, self._seconds))
+            with anyio.fail_after(INTRODUCTION_SECONDS):
+                call = partial(_connect, self._candidate)
+                found: tuple[Any, Facts] = await self._in_thread(call)
+                return found
         except BaseException:
             self._given_up = True
             raise
 
-    def _run(self) -> tuple[Any, Facts]:
-        client, facts = _connect(self._candidate, self._seconds)
-        if self._given_up:
-            client.close()
-        return client, facts
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        return await anyio.to_thread.run_sync(partial(self._run, call), abandon_on_cancel=True)
+
+    def _run(self, call: Callable[[], Any]) -> Any:
+        found = call()
+        if self._given_up and isinstance(found, tuple):
+            found[0].close()
+        return found
 
 
 def _short(error: BaseException) -> str:
@@ -248,23 +267,52 @@ def _knock(address: str, seconds: float) -> None:
             knocking.connect(address.removeprefix("unix://"))
 
 
-def _connect(candidate: hosts.Candidate, seconds: float) -> tuple[Any, Facts]:
-    tls: Any = False
-    if candidate.tls is not None:
-        tls = docker.tls.TLSConfig(
-            client_cert=(str(candidate.tls / "cert.pem"), str(candidate.tls / "key.pem")),
-            ca_cert=str(candidate.tls / "ca.pem") if candidate.verify else None,
-            verify=candidate.verify,
-        )
-    arguments = {"base_url": candidate.address, "tls": tls, "max_pool_size": 16}
-    asked = docker.DockerClient(**arguments, version=ASKING_VERSION, timeout=seconds)
+def _tls(candidate: hosts.Candidate) -> Any:
+    """What the Docker CLI makes of the same folder: a client's certificate where there is one."""
+    if candidate.tls is None:
+        return False
+    pair = [candidate.tls / name for name in ("cert.pem", "key.pem")]
+    authority = candidate.tls / "ca.pem"
+    return docker.tls.TLSConfig(
+        client_cert=(str(pair[0]), str(pair[1])) if all(map(Path.is_file, pair)) else None,
+        ca_cert=str(authority) if candidate.verify and authority.is_file() else None,
+        verify=candidate.verify,
+    )
+
+
+def _asking(candidate: hosts.Candidate, seconds: float) -> Any:
+    return docker.DockerClient(
+        base_url=candidate.address, tls=_tls(candidate), version=ASKING_VERSION, timeout=seconds
+    )
+
+
+def _ask(candidate: hosts.Candidate, seconds: float) -> None:
+    """Whether somebody is there: what every engine answers at once."""
+    if candidate.address.startswith("ssh://"):
+        raise ValueError(SSH)
+    asking = _asking(candidate, seconds)
     try:
         _knock(candidate.address, seconds)
-        # Without a version in its path, so that any engine answers; it names its own.
-        version = asked.version(api_version=False)
+        url = asking.api._url("/_ping", versioned_api=False)
+        asking.api._result(asking.api._get(url, timeout=seconds))
     finally:
-        asked.close()
-    client = docker.DockerClient(**arguments, version=version["ApiVersion"], timeout=seconds)
+        asking.close()
+
+
+def _connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
+    asking = _asking(candidate, INTRODUCTION_SECONDS)
+    try:
+        # Without a version in its path, so that any engine answers; it names its own.
+        version = asking.version(api_version=False)
+    finally:
+        asking.close()
+    client = docker.DockerClient(
+        base_url=candidate.address,
+        tls=_tls(candidate),
+        version=version["ApiVersion"],
+        timeout=INTRODUCTION_SECONDS,
+        max_pool_size=16,
+    )
     try:
         info = client.info()
     except BaseException:
@@ -287,11 +335,12 @@ def _connect(candidate: hosts.Candidate, seconds: float) -> tuple[Any, Facts]:
 def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attached:
     """Create, attach, start.  Attached before the start, so that no byte is missed and the end of
     this process is seen from the first moment."""
+    podman = placement.profile_file is not None
     container = client.containers.create(
         **hardening.options(limits, placement, uid),
         ulimits=[
             Ulimit(name=name, soft=value, hard=value)
-            for name, value in hardening.ulimits(limits).items()
+            for name, value in hardening.ulimits(limits, podman=podman).items()
         ],
         log_config=LogConfig(type="none"),
     )

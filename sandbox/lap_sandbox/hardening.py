@@ -48,6 +48,9 @@ class Placement:
     labels: dict[str, str]
     idle_stop: float = 60.0
     mounts: Sequence[Mount] = ()
+    profile_file: str | None = None
+    """Where the seccomp profile is, for Podman, which wants a file instead of its text and knows
+    fewer options of a tmpfs."""
 
 
 def choose_uid(*, small: bool) -> int:
@@ -58,12 +61,15 @@ def choose_uid(*, small: bool) -> int:
     return 2_000_000_000 + secrets.randbelow(100_000_000)
 
 
-def _tmpfs(size: int, files: int, uid: int) -> str:
+def _tmpfs(size: int, files: int, uid: int, *, podman: bool) -> str:
+    if podman:  # neither the number of files nor an owner: nobody else is in there
+        return f"rw,noexec,nosuid,nodev,size={size},mode=1777"
     return f"rw,noexec,nosuid,nodev,size={size},nr_inodes={files},uid={uid},gid={uid},mode=0700"
 
 
-def security_options(*, apparmor: bool) -> list[str]:
-    options = ["no-new-privileges:true", "seccomp=" + json.dumps(seccomp.profile())]
+def security_options(*, apparmor: bool, profile_file: str | None = None) -> list[str]:
+    profile = profile_file or json.dumps(seccomp.profile())
+    options = ["no-new-privileges:true", f"seccomp={profile}"]
     return options + (["apparmor=docker-default"] if apparmor else [])
 
 
@@ -84,6 +90,7 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
     `detach=False` with `stdin_open` makes the engine close the container's input when the
     attached client goes away, which ends the supervisor.
     """
+    podman = placement.profile_file is not None
     return {
         **_NO_NETWORK,
         **_NO_RIGHTS,
@@ -101,11 +108,13 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
         "detach": False,
         "init": False,
         "tmpfs": {
-            "/mnt/data": _tmpfs(limits.disk, limits.files, uid),
-            "/tmp": _tmpfs(limits.tmp, TMP_FILES, uid),
+            "/mnt/data": _tmpfs(limits.disk, limits.files, uid, podman=podman),
+            "/tmp": _tmpfs(limits.tmp, TMP_FILES, uid, podman=podman),
         },
         "shm_size": SHARED_MEMORY,
-        "security_opt": security_options(apparmor=placement.apparmor),
+        "security_opt": security_options(
+            apparmor=placement.apparmor, profile_file=placement.profile_file
+        ),
         "pids_limit": limits.pids,
         "mem_limit": limits.memory,
         "memswap_limit": limits.memory,
@@ -123,9 +132,11 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
     }
 
 
-def ulimits(limits: Limits) -> dict[str, int]:
-    """Soft and hard alike."""
+def ulimits(limits: Limits, *, podman: bool = False) -> dict[str, int]:
+    """Soft and hard alike.  Podman asks for more processes than it may give unless it is told; the
+    uid is the sandbox's own, so that they are counted for it alone."""
     return {
+        **({"nproc": limits.pids} if podman else {}),
         "nofile": limits.open_files,
         "core": 0,
         "fsize": limits.file_size,
