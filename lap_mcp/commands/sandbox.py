@@ -261,3 +261,31 @@ def prune(context: typer.Context) -> None:
             return await launcher.reap()
 
     put(str(run(work)))
+
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE")]
+
+
+@app.command("export-image")
+def export_image(context: typer.Context, file: FileArgument) -> None:
+    """Write the sandbox image to a new file, for a machine without a registry."""
+    config = read_config(context)
+
+    async def work() -> None:
+        async with _launcher(program(context), config) as launcher:
+            await launcher.export_image(file.absolute())
+
+    run(work)
+    put(str(file))
+
+
+@app.command("import-image")
+def import_image(context: typer.Context, file: FileArgument) -> None:
+    """Take a sandbox image that `export-image` wrote on another machine."""
+    config = read_config(context)
+
+    async def work() -> str:
+        async with _launcher(program(context), config) as launcher:
+            return await launcher.import_image(file.absolute())
+
+    put(run(work))

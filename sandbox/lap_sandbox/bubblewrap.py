@@ -34,6 +34,12 @@ from lap_sandbox.errors import LauncherUnavailable
 from lap_sandbox.hardening import Placement
 from lap_sandbox.launcher import ContainerLauncher
 
+NOT_CARRIED = "An environment of bubblewrap belongs to one interpreter of one machine."
+MADE_THERE = (
+    "Make it there: `lap-mcp sandbox build --launcher bubblewrap`, with PIP_INDEX_URL, or "
+    "PIP_NO_INDEX=1 and PIP_FIND_LINKS, pointing to what that machine can reach."
+)
+
 
 class BubblewrapEngine:
     """Implements `Engine`.  `folder` is below LAP_HOME."""
@@ -103,6 +109,12 @@ class BubblewrapEngine:
                 self._environments.remove(id)
 
         await anyio.to_thread.run_sync(discard)
+
+    async def export_image(self, id: str, file: Path) -> None:
+        raise LauncherUnavailable(NOT_CARRIED, remedy=MADE_THERE)
+
+    async def import_image(self, file: Path) -> None:
+        raise LauncherUnavailable(NOT_CARRIED, remedy=MADE_THERE)
 
     async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached:
         host, parents = await self.look()

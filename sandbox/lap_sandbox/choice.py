@@ -123,6 +123,12 @@ class ChosenLauncher:
     async def build(self, *, force: bool) -> None:
         await (await self.choose()).build(force=force)
 
+    async def export_image(self, file: Path) -> None:
+        await (await self.choose()).export_image(file)
+
+    async def import_image(self, file: Path) -> str:
+        return await (await self.choose()).import_image(file)
+
     async def open(
         self, limits: Limits, *, labels: dict[str, str] | None = None
     ) -> ContainerSandbox:

@@ -21,6 +21,7 @@ import requests
 from docker.types import LogConfig, Ulimit
 
 from lap_sandbox import hardening, hosts
+from lap_sandbox.attempt import Attempt
 from lap_sandbox.base import LauncherConfig, Limits
 from lap_sandbox.engine import (
     ENGINE_DOWN,
@@ -41,8 +42,6 @@ T = TypeVar("T")
 FIND_SECONDS = 0.8
 """For one question whether an engine answers.  Asking again after the one in use was lost, and
 after a warm sandbox did not answer, stays under two seconds."""
-INTRODUCTION_SECONDS = 10.0
-"""For what an engine that did answer says of itself: Podman counts its images first."""
 CALL_SECONDS = 20
 ASKING_VERSION = "1.44"
 """Of no consequence: the question that it is given for has no version."""
@@ -112,7 +111,9 @@ class DockerEngine:
                 tried.append(f"{candidate.address} (from {candidate.how}): no time left to ask")
                 continue
             try:
-                client, facts = await _Connecting(candidate, left).wait()
+                client, facts = await Attempt(
+                    partial(_ask, candidate, left), partial(_connect, candidate), left
+                ).wait()
             except _FAILED as error:
                 tried.append(f"{candidate.address} (from {candidate.how}): {_short(error)}")
             else:
@@ -173,6 +174,27 @@ class DockerEngine:
 
         await self._call(discard)
 
+    async def export_image(self, id: str, file: Path) -> None:
+        client, _ = await self._found()
+
+        def write() -> None:
+            with file.open("xb") as out:
+                for piece in client.api.get_image(id):
+                    out.write(piece)
+
+        await self._call(write, deadline=BUILD_SECONDS)
+
+    async def import_image(self, file: Path) -> None:
+        client, _ = await self._found()
+
+        def load() -> None:
+            with file.open("rb") as data:
+                for line in client.api.load_image(data, quiet=True):
+                    if "error" in line:
+                        raise docker.errors.DockerException(str(line["error"]))
+
+        await self._call(load, deadline=BUILD_SECONDS)
+
     async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached:
         client, facts = await self._found()
         if "Podman Engine" in facts.components:
@@ -215,36 +237,6 @@ class DockerEngine:
     async def aclose(self) -> None:
         self._forget()
         await anyio.to_thread.run_sync(self._profile.remove)
-
-
-class _Connecting:
-    """One attempt to connect, whose client is closed if it comes when nobody waits any more."""
-
-    def __init__(self, candidate: hosts.Candidate, seconds: float) -> None:
-        self._candidate = candidate
-        self._seconds = seconds
-        self._given_up = False
-
-    async def wait(self) -> tuple[Any, Facts]:
-        try:
-            with anyio.fail_after(self._seconds):
-                await self._in_thread(partial(_ask, self._candidate, self._seconds))
-            with anyio.fail_after(INTRODUCTION_SECONDS):
-                call = partial(_connect, self._candidate)
-                found: tuple[Any, Facts] = await self._in_thread(call)
-                return found
-        except BaseException:
-            self._given_up = True
-            raise
-
-    async def _in_thread(self, call: Callable[[], Any]) -> Any:
-        return await anyio.to_thread.run_sync(partial(self._run, call), abandon_on_cancel=True)
-
-    def _run(self, call: Callable[[], Any]) -> Any:
-        found = call()
-        if self._given_up and isinstance(found, tuple):
-            found[0].close()
-        return found
 
 
 def _short(error: BaseException) -> str:
@@ -300,7 +292,7 @@ def _ask(candidate: hosts.Candidate, seconds: float) -> None:
 
 
 def _connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
-    asking = _asking(candidate, INTRODUCTION_SECONDS)
+    asking = _asking(candidate, CALL_SECONDS)
     try:
         # Without a version in its path, so that any engine answers; it names its own.
         version = asking.version(api_version=False)
@@ -310,7 +302,7 @@ def _connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
         base_url=candidate.address,
         tls=_tls(candidate),
         version=version["ApiVersion"],
-        timeout=INTRODUCTION_SECONDS,
+        timeout=CALL_SECONDS,
         max_pool_size=16,
     )
     try:
@@ -318,7 +310,6 @@ def _connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
     except BaseException:
         client.close()
         raise
-    client.api.timeout = CALL_SECONDS
     names = [entry.split(",")[0].removeprefix("name=") for entry in info["SecurityOptions"] or []]
     components = {entry["Name"]: str(entry["Version"]) for entry in version.get("Components") or []}
     return client, Facts(

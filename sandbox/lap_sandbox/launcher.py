@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
-from lap_sandbox import container, image_build, owner, preflight
+from lap_sandbox import carrying, container, image_build, owner, preflight
 from lap_sandbox.base import Check, LauncherConfig, Limits, Preparation
 from lap_sandbox.container import Container
 from lap_sandbox.engine import BuildFailed, Engine, Found
@@ -129,6 +130,14 @@ class ContainerLauncher:
             ) from None
         finally:
             self._progress = None
+
+    async def export_image(self, file: Path) -> None:
+        """Write the image to a new file.  Raises: SandboxError."""
+        await carrying.export_image(self._engine, self._config.image, file)
+
+    async def import_image(self, file: Path) -> str:
+        """Take an image that was exported; its id.  Raises: SandboxError."""
+        return await carrying.import_image(self._engine, self._config.image, file)
 
     def _require_open(self) -> None:
         if self._closed:
