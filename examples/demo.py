@@ -85,8 +85,8 @@ PREPARATION = 60.0
 LOG = "server.log"
 
 NO_ENGINE = """\
-Python cannot run here yet: [bold]no Docker Engine is ready[/] (see above).
-  Debian, Ubuntu   sudo apt install docker.io && sudo usermod -aG docker $USER   (then log in again)
+Python cannot run here yet: [bold]neither bubblewrap nor a container engine is ready[/] (see above).
+  Debian, Ubuntu   sudo apt install bubblewrap, or docker.io
   macOS            Docker Desktop, OrbStack or colima
 Then start this again. Agents, sessions and everything else work without it."""
 
@@ -255,8 +255,10 @@ def settings(home: Path, url: str) -> dict[str, str]:
 
 
 def engine_address() -> dict[str, str]:
-    """Where the engine is, as the shell says; an MCP client hands on little else."""
-    return {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}
+    """Where the engine is and which launcher to take, as the shell says; an MCP client hands on
+    little else."""
+    names = ("DOCKER_", "LAP_SANDBOX__")
+    return {name: value for name, value in os.environ.items() if name.startswith(names)}
 
 
 def sandbox_ready(console: Console, environment: dict[str, str]) -> bool:
@@ -265,7 +267,7 @@ def sandbox_ready(console: Console, environment: dict[str, str]) -> bool:
     words = ""
     said: list[str] = []
     with (
-        console.status("Looking for a Docker Engine, and the sandbox image in it") as status,
+        console.status("Getting the sandbox ready: a container engine, else bubblewrap") as status,
         subprocess.Popen(
             command,
             env={**os.environ, **environment},

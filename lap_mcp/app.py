@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,8 @@ from lap_mcp.scrub import Scrubber
 
 if TYPE_CHECKING:
     from lap_sandbox.base import Launcher, Limits
-    from lap_sandbox.docker_engine import DockerLauncher
+    from lap_sandbox.choice import ChosenLauncher
+    from lap_sandbox.launcher import ContainerLauncher
 
     from lap_mcp.control.changes import Changes
     from lap_mcp.control.engine import SessionLimits
@@ -49,10 +51,14 @@ if TYPE_CHECKING:
     from lap_mcp.control.services import Services
     from lap_mcp.store.database import Database
 
+    AnyLauncher = ContainerLauncher | ChosenLauncher
+
 logger = logging.getLogger(__name__)
 
 VERSION = version("lap-mcp")
 STORE_FILE = "lap.db"
+LAUNCHER_FILE = "sandbox-launcher"
+"""In LAP_HOME: which launcher `auto` decided for."""
 REAP_SECONDS = 60.0
 
 
@@ -99,10 +105,14 @@ class Parts:
     changes: Changes
 
 
-def sandbox_launcher(config: Config, here: Surroundings, home: Path) -> DockerLauncher:
-    """The launcher that `[sandbox]` asks for.  Construction touches no engine."""
+def sandbox_launcher(
+    config: Config, here: Surroundings, home: Path, *, shared: bool = False
+) -> AnyLauncher:
+    """The launcher that `[sandbox]` asks for.  Construction touches no engine.
+
+    `shared`: others than this user are served, so that `auto` is an engine and nothing else.
+    """
     from lap_sandbox.base import LauncherConfig
-    from lap_sandbox.docker_engine import DockerLauncher
 
     table = config.sandbox
     settings = LauncherConfig(
@@ -113,7 +123,27 @@ def sandbox_launcher(config: Config, here: Surroundings, home: Path) -> DockerLa
         runtime=table.runtime,
         instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
     )
-    return DockerLauncher(settings, environ=here.environ, home=here.home)
+
+    def docker() -> ContainerLauncher:
+        from lap_sandbox.docker_engine import DockerLauncher
+
+        return DockerLauncher(settings, environ=here.environ, home=here.home)
+
+    def bubblewrap() -> ContainerLauncher:
+        from lap_sandbox.bubblewrap import BubblewrapLauncher
+
+        return BubblewrapLauncher(settings, environ=here.environ, home=home)
+
+    if table.launcher == "bubblewrap":
+        return bubblewrap()
+    if table.launcher == "docker" or shared:
+        return docker()
+    from lap_sandbox.choice import ChosenLauncher
+
+    candidates = {"docker": docker, "bubblewrap": bubblewrap}
+    if table.runtime is not None or not table.image.startswith("lap-sandbox:"):
+        del candidates["bubblewrap"]  # both are an engine's
+    return ChosenLauncher(candidates, home / LAUNCHER_FILE, settings.limits)
 
 
 def _sandbox_size(config: Config) -> Limits:
@@ -234,12 +264,17 @@ class Running:
 
 @asynccontextmanager
 async def open_services(
-    program: Program, config: Config, *, lenient: bool = False, server: bool = False
+    program: Program,
+    config: Config,
+    *,
+    lenient: bool = False,
+    server: bool = False,
+    shared: bool = False,
 ) -> AsyncIterator[Running]:
     """Open everything.  Leaving ends it: turns are handed on or ended in words, sandboxes closed.
 
     `server`: keep the registry current and the sandbox ready, and drive turns that nobody drives;
-    a command does none of it.
+    a command does none of it.  `shared`: others than this user are served.
 
     Raises:
         ConfigError, StoreError: only if not `lenient`.
@@ -254,9 +289,8 @@ async def open_services(
         parts = await stack.enter_async_context(open_parts(program, config, lenient=lenient))
         blobs = BlobStore(parts.home / "blobs")
         read_path = await anyio.to_thread.run_sync(_local_files, program, config)
-        launcher = await anyio.to_thread.run_sync(
-            sandbox_launcher, config, program.here, parts.home
-        )
+        make = partial(sandbox_launcher, config, program.here, parts.home, shared=shared)
+        launcher = await anyio.to_thread.run_sync(make)
         sandboxes = Sandboxes(launcher, _sandbox_limits(config))
         given = GivenFiles(parts.database, blobs, sandboxes.file, read_path)
         await stack.enter_async_context(sandboxes.running(given.read))

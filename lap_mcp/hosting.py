@@ -190,7 +190,7 @@ async def serve_http(
     from lap_mcp.web import HttpOptions, build_app, keys, listen, serve
 
     def opened() -> AbstractAsyncContextManager[Running]:
-        return open_services(program, config, server=True)
+        return open_services(program, config, server=True, shared=True)
 
     await _validate(program, config)
     async with owned(opened) as owner:

@@ -67,6 +67,19 @@ def sandbox() -> str | None:
 
 
 @functools.cache
+def bubblewrap() -> str | None:
+    """bubblewrap, and namespaces that it can make."""
+    from lap_sandbox import bubblewrap_host, bubblewrap_preflight
+    from lap_sandbox.errors import LauncherUnavailable
+
+    try:
+        bubblewrap_preflight.probe(bubblewrap_host.look(os.environ))
+    except LauncherUnavailable as error:
+        return str(error)
+    return None
+
+
+@functools.cache
 def postgres() -> str | None:
     """A PostgreSQL server that the tests may write to."""
     if os.environ.get("LAP_TEST_POSTGRES"):
@@ -124,6 +137,7 @@ def conformance() -> str | None:
 
 CHECKS: dict[str, Callable[[], str | None]] = {
     "docker": sandbox,
+    "bubblewrap": bubblewrap,
     "postgres": postgres,
     "harness": harness,
     "conformance": conformance,

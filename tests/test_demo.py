@@ -47,11 +47,24 @@ def test_it_shows_everything_and_saves_the_plot_without_overwriting(tmp_path: Pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["demo-plot-2.png", "demo-plot.png"]
 
 
-def test_without_an_engine_it_does_the_agent_part_and_says_what_to_install(tmp_path: Path) -> None:
+@pytest.mark.bubblewrap
+def test_without_an_engine_it_shows_everything_too(tmp_path: Path) -> None:
     done = run_demo(tmp_path, DOCKER_HOST=f"unix://{tmp_path}/absent.sock")
 
     assert done.returncode == 0, done.stdout + done.stderr
+    for words in ("code_interpreter", "Tuesday", "north", "KeyError", "6 rows"):
+        assert words in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["demo-plot.png"]
+
+
+def test_with_nothing_that_runs_python_it_does_the_rest_and_says_what_to_install(
+    tmp_path: Path,
+) -> None:
+    absent = f"unix://{tmp_path}/absent.sock"
+    done = run_demo(tmp_path, DOCKER_HOST=absent, LAP_SANDBOX__LAUNCHER="docker")
+
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "Tuesday" in done.stdout
-    assert "apt install docker.io" in done.stdout
+    assert "apt install bubblewrap, or docker.io" in done.stdout
     assert "claude mcp add --scope user lap -- /" in done.stdout
     assert list(tmp_path.iterdir()) == []

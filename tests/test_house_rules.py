@@ -17,7 +17,7 @@ import pytest
 from tests.capabilities import ROOT
 
 PACKAGES = [ROOT / "lap_mcp", ROOT / "runtimes" / "lap_runtimes", ROOT / "sandbox" / "lap_sandbox"]
-IN_CONTAINER = [ROOT / "sandbox" / "lap_sandbox" / "image", ROOT / "sandbox/lap_sandbox/runner"]
+IN_CONTAINER = [ROOT / "sandbox/lap_sandbox" / name for name in ("image", "runner", "confined")]
 FOLDERS = [
     "lap_mcp",
     "runtimes",

@@ -6,10 +6,13 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
+import anyio.to_thread
 import typer
 from lap_sandbox.base import Execution, Sandbox
 
@@ -33,7 +36,7 @@ from .console import (
 )
 
 if TYPE_CHECKING:
-    from lap_sandbox.docker_engine import DockerLauncher
+    from lap_mcp.app import AnyLauncher
 
 app = typer.Typer(no_args_is_help=True, help="Where code_interpreter runs Python.")
 
@@ -52,7 +55,7 @@ _EXTENSIONS = {
 
 
 @asynccontextmanager
-async def _launcher(started: Program, config: Config) -> AsyncIterator[DockerLauncher]:
+async def _launcher(started: Program, config: Config) -> AsyncIterator[AnyLauncher]:
     launcher = sandbox_launcher(config, started.here, config.home)
     try:
         yield launcher
@@ -61,7 +64,7 @@ async def _launcher(started: Program, config: Config) -> AsyncIterator[DockerLau
 
 
 @asynccontextmanager
-async def _progress(launcher: DockerLauncher) -> AsyncIterator[None]:
+async def _progress(launcher: AnyLauncher) -> AsyncIterator[None]:
     """Say how far the launcher is: one moving line on a terminal, else a line for each step."""
 
     async def report(tell: Callable[[str], None]) -> None:
@@ -106,17 +109,33 @@ def each_step(tell: Callable[[str], None]) -> Callable[[str], None]:
     return step
 
 
+class LauncherName(StrEnum):
+    auto = "auto"
+    docker = "docker"
+    bubblewrap = "bubblewrap"
+
+
 @app.command()
 def build(
     context: typer.Context,
     force: Annotated[bool, typer.Option("--force", help="Even if it is there.")] = False,
+    launcher: Annotated[
+        LauncherName | None, typer.Option(help="Instead of `sandbox.launcher`.")
+    ] = None,
 ) -> None:
-    """Build the image that `sandbox.image` names, if it is not there or not current."""
+    """Build what `sandbox.image` names, if it is not there or not current: an image, or for
+    bubblewrap an environment in LAP_HOME."""
+    started = program(context)
+    if launcher is not None:
+        overrides = dict(started.overrides)
+        overrides["sandbox", "launcher"] = ("--launcher", launcher.value)
+        context.obj = started = replace(started, overrides=overrides)
     config = read_config(context)
 
     async def work() -> None:
-        async with _launcher(program(context), config) as launcher, _progress(launcher):
-            await launcher.build(force=force)
+        await anyio.to_thread.run_sync(make_private_folder, config.home)
+        async with _launcher(started, config) as made, _progress(made):
+            await made.build(force=force)
 
     run(work)
     put(config.sandbox.image)
@@ -242,3 +261,31 @@ def prune(context: typer.Context) -> None:
             return await launcher.reap()
 
     put(str(run(work)))
+
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE")]
+
+
+@app.command("export-image")
+def export_image(context: typer.Context, file: FileArgument) -> None:
+    """Write the sandbox image to a new file, for a machine without a registry."""
+    config = read_config(context)
+
+    async def work() -> None:
+        async with _launcher(program(context), config) as launcher:
+            await launcher.export_image(file.absolute())
+
+    run(work)
+    put(str(file))
+
+
+@app.command("import-image")
+def import_image(context: typer.Context, file: FileArgument) -> None:
+    """Take a sandbox image that `export-image` wrote on another machine."""
+    config = read_config(context)
+
+    async def work() -> str:
+        async with _launcher(program(context), config) as launcher:
+            return await launcher.import_image(file.absolute())
+
+    put(run(work))

@@ -90,7 +90,10 @@ class AgentTable(Table):
 class SandboxTable(Table):
     """`[sandbox]`: where `code_interpreter` runs Python, and what one sandbox may use."""
 
-    launcher: Literal["auto", "docker"] = "auto"
+    launcher: Literal["auto", "docker", "bubblewrap"] = "auto"
+    """`docker`: containers of an engine.  `bubblewrap`: Linux without one.  `auto`: an engine that
+    answers, else bubblewrap; decided once and remembered in `LAP_HOME`.  `lap-mcp serve` takes
+    `auto` for `docker`."""
     image: str = "lap-sandbox:core"
     runtime: str | None = None
     """OCI runtime by name (`runsc`, `kata`); unset: the engine's default."""

@@ -80,7 +80,7 @@ async def start(
     uid = choose_uid(small=placement.small_uids)
     with anyio.CancelScope(shield=True):  # what was created must be known to be removed
         attached = await engine.start(limits, placement, uid)
-    link = Link(attached.connection, attached.release)
+    link = Link(attached.connection, attached.release, attached.streams)
     container = Container(engine, attached, link, limits)
     try:
         hello = await _hello(container, tasks)

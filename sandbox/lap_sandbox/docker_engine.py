@@ -8,6 +8,7 @@ import io
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ import requests
 from docker.types import LogConfig, Ulimit
 
 from lap_sandbox import hardening, hosts
+from lap_sandbox.attempt import Attempt
 from lap_sandbox.base import LauncherConfig, Limits
 from lap_sandbox.engine import (
     ENGINE_DOWN,
@@ -33,6 +35,7 @@ from lap_sandbox.engine import (
 from lap_sandbox.errors import LauncherUnavailable
 from lap_sandbox.hardening import Placement
 from lap_sandbox.launcher import ContainerLauncher
+from lap_sandbox.profile_file import ProfileFile
 
 T = TypeVar("T")
 
@@ -44,7 +47,9 @@ ASKING_VERSION = "1.44"
 """Of no consequence: the question that it is given for has no version."""
 BUILD_SECONDS = 1800
 """Without a line of output."""
+SSH = "ssh:// is not supported; forward its socket (ssh -L) and set DOCKER_HOST to that"
 _LOST = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError)
+_FAILED = (*_LOST, docker.errors.DockerException, TimeoutError, OSError, ValueError)
 
 INSTALL = (
     "Install and start Docker Engine (https://docs.docker.com/engine/install/), Docker Desktop, "
@@ -60,6 +65,7 @@ class DockerEngine:
         self._home = home
         self._client: Any = None
         self._facts: Facts | None = None
+        self._profile = ProfileFile()
 
     async def _call(self, call: Callable[[], T], *, deadline: float = CALL_SECONDS + 5) -> T:
         """Run `call` in a thread.  A thread that hangs is left behind at the deadline; it ends by
@@ -102,11 +108,14 @@ class DockerEngine:
         for candidate in found:
             left = deadline - time.monotonic()
             if left <= 0:
-                break
+                tried.append(f"{candidate.address} (from {candidate.how}): no time left to ask")
+                continue
             try:
-                client, facts = await _Connecting(candidate, left).wait()
-            except (*_LOST, docker.errors.DockerException, TimeoutError, OSError, ValueError) as e:
-                tried.append(f"{candidate.address} (from {candidate.how}): {_short(e)}")
+                client, facts = await Attempt(
+                    partial(_ask, candidate, left), partial(_connect, candidate), left
+                ).wait()
+            except _FAILED as error:
+                tried.append(f"{candidate.address} (from {candidate.how}): {_short(error)}")
             else:
                 self._client, self._facts = client, facts
                 return client, facts
@@ -165,8 +174,32 @@ class DockerEngine:
 
         await self._call(discard)
 
-    async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached:
+    async def export_image(self, id: str, file: Path) -> None:
         client, _ = await self._found()
+
+        def write() -> None:
+            with file.open("xb") as out:
+                for piece in client.api.get_image(id):
+                    out.write(piece)
+
+        await self._call(write, deadline=BUILD_SECONDS)
+
+    async def import_image(self, file: Path) -> None:
+        client, _ = await self._found()
+
+        def load() -> None:
+            with file.open("rb") as data:
+                for line in client.api.load_image(data, quiet=True):
+                    if "error" in line:
+                        raise docker.errors.DockerException(str(line["error"]))
+
+        await self._call(load, deadline=BUILD_SECONDS)
+
+    async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached:
+        client, facts = await self._found()
+        if "Podman Engine" in facts.components:
+            file = await anyio.to_thread.run_sync(self._profile.path)
+            placement = replace(placement, profile_file=file)
         return await self._call(partial(_start, client, limits, placement, uid))
 
     async def oom_killed(self, id: str) -> bool:
@@ -203,29 +236,7 @@ class DockerEngine:
 
     async def aclose(self) -> None:
         self._forget()
-
-
-class _Connecting:
-    """One attempt to connect, whose client is closed if it comes when nobody waits any more."""
-
-    def __init__(self, candidate: hosts.Candidate, seconds: float) -> None:
-        self._candidate = candidate
-        self._seconds = seconds
-        self._given_up = False
-
-    async def wait(self) -> tuple[Any, Facts]:
-        try:
-            with anyio.fail_after(self._seconds):
-                return await anyio.to_thread.run_sync(self._run, abandon_on_cancel=True)
-        except BaseException:
-            self._given_up = True
-            raise
-
-    def _run(self) -> tuple[Any, Facts]:
-        client, facts = _connect(self._candidate, self._seconds)
-        if self._given_up:
-            client.close()
-        return client, facts
+        await anyio.to_thread.run_sync(self._profile.remove)
 
 
 def _short(error: BaseException) -> str:
@@ -248,29 +259,57 @@ def _knock(address: str, seconds: float) -> None:
             knocking.connect(address.removeprefix("unix://"))
 
 
-def _connect(candidate: hosts.Candidate, seconds: float) -> tuple[Any, Facts]:
-    tls: Any = False
-    if candidate.tls is not None:
-        tls = docker.tls.TLSConfig(
-            client_cert=(str(candidate.tls / "cert.pem"), str(candidate.tls / "key.pem")),
-            ca_cert=str(candidate.tls / "ca.pem") if candidate.verify else None,
-            verify=candidate.verify,
-        )
-    arguments = {"base_url": candidate.address, "tls": tls, "max_pool_size": 16}
-    asked = docker.DockerClient(**arguments, version=ASKING_VERSION, timeout=seconds)
+def _tls(candidate: hosts.Candidate) -> Any:
+    """What the Docker CLI makes of the same folder: a client's certificate where there is one."""
+    if candidate.tls is None:
+        return False
+    pair = [candidate.tls / name for name in ("cert.pem", "key.pem")]
+    authority = candidate.tls / "ca.pem"
+    return docker.tls.TLSConfig(
+        client_cert=(str(pair[0]), str(pair[1])) if all(map(Path.is_file, pair)) else None,
+        ca_cert=str(authority) if candidate.verify and authority.is_file() else None,
+        verify=candidate.verify,
+    )
+
+
+def _asking(candidate: hosts.Candidate, seconds: float) -> Any:
+    return docker.DockerClient(
+        base_url=candidate.address, tls=_tls(candidate), version=ASKING_VERSION, timeout=seconds
+    )
+
+
+def _ask(candidate: hosts.Candidate, seconds: float) -> None:
+    """Whether somebody is there: what every engine answers at once."""
+    if candidate.address.startswith("ssh://"):
+        raise ValueError(SSH)
+    asking = _asking(candidate, seconds)
     try:
         _knock(candidate.address, seconds)
-        # Without a version in its path, so that any engine answers; it names its own.
-        version = asked.version(api_version=False)
+        url = asking.api._url("/_ping", versioned_api=False)
+        asking.api._result(asking.api._get(url, timeout=seconds))
     finally:
-        asked.close()
-    client = docker.DockerClient(**arguments, version=version["ApiVersion"], timeout=seconds)
+        asking.close()
+
+
+def _connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
+    asking = _asking(candidate, CALL_SECONDS)
+    try:
+        # Without a version in its path, so that any engine answers; it names its own.
+        version = asking.version(api_version=False)
+    finally:
+        asking.close()
+    client = docker.DockerClient(
+        base_url=candidate.address,
+        tls=_tls(candidate),
+        version=version["ApiVersion"],
+        timeout=CALL_SECONDS,
+        max_pool_size=16,
+    )
     try:
         info = client.info()
     except BaseException:
         client.close()
         raise
-    client.api.timeout = CALL_SECONDS
     names = [entry.split(",")[0].removeprefix("name=") for entry in info["SecurityOptions"] or []]
     components = {entry["Name"]: str(entry["Version"]) for entry in version.get("Components") or []}
     return client, Facts(
@@ -287,11 +326,12 @@ def _connect(candidate: hosts.Candidate, seconds: float) -> tuple[Any, Facts]:
 def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attached:
     """Create, attach, start.  Attached before the start, so that no byte is missed and the end of
     this process is seen from the first moment."""
+    podman = placement.profile_file is not None
     container = client.containers.create(
         **hardening.options(limits, placement, uid),
         ulimits=[
             Ulimit(name=name, soft=value, hard=value)
-            for name, value in hardening.ulimits(limits).items()
+            for name, value in hardening.ulimits(limits, podman=podman).items()
         ],
         log_config=LogConfig(type="none"),
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from lap_sandbox.base import Limits
 from lap_sandbox.hardening import Placement
+from lap_sandbox.link import Demultiplexer, Streams
 
 ENGINE_DOWN = "The container engine does not answer."
 
@@ -41,6 +43,7 @@ class Attached:
     connection: socket.socket
     release: Callable[[], None]
     """Closes the connection; keeps alive what it needs until then."""
+    streams: Streams = field(default_factory=Demultiplexer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,22 @@ class Engine(Protocol):
 
     async def discard_image(self, id: str) -> None:
         """Remove an image that another one replaced; one that is still used stays."""
+        ...
+
+    async def export_image(self, id: str, file: Path) -> None:
+        """Write an image to a new file.
+
+        Raises:
+            OSError: also where the file exists.
+        """
+        ...
+
+    async def import_image(self, file: Path) -> None:
+        """Take what `export_image` wrote, with its names.
+
+        Raises:
+            OSError
+        """
         ...
 
     async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached: ...

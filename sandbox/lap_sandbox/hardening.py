@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lap_sandbox import seccomp
-from lap_sandbox.base import Limits, MiB
+from lap_sandbox.base import Limits, MiB, Mount
 
 COMMAND = ["/opt/lap/venv/bin/python3", "-I", "-S", "/opt/lap/supervisor.py"]
 SHARED_MEMORY = 64 * MiB
@@ -46,6 +47,10 @@ class Placement:
     """The engine maps only 65,536 uids (rootless, userns-remap)."""
     labels: dict[str, str]
     idle_stop: float = 60.0
+    mounts: Sequence[Mount] = ()
+    profile_file: str | None = None
+    """Where the seccomp profile is, for Podman, which wants a file instead of its text and knows
+    fewer options of a tmpfs."""
 
 
 def choose_uid(*, small: bool) -> int:
@@ -56,13 +61,26 @@ def choose_uid(*, small: bool) -> int:
     return 2_000_000_000 + secrets.randbelow(100_000_000)
 
 
-def _tmpfs(size: int, files: int, uid: int) -> str:
+def _tmpfs(size: int, files: int, uid: int, *, podman: bool) -> str:
+    if podman:  # neither the number of files nor an owner: nobody else is in there
+        return f"rw,noexec,nosuid,nodev,size={size},mode=1777"
     return f"rw,noexec,nosuid,nodev,size={size},nr_inodes={files},uid={uid},gid={uid},mode=0700"
 
 
-def security_options(*, apparmor: bool) -> list[str]:
-    options = ["no-new-privileges:true", "seccomp=" + json.dumps(seccomp.profile())]
+def security_options(*, apparmor: bool, profile_file: str | None = None) -> list[str]:
+    profile = profile_file or json.dumps(seccomp.profile())
+    options = ["no-new-privileges:true", f"seccomp={profile}"]
     return options + (["apparmor=docker-default"] if apparmor else [])
+
+
+def arguments(placement: Placement) -> list[str]:
+    """Of the supervisor."""
+    return [str(placement.idle_stop)]
+
+
+def binds(mounts: Sequence[Mount]) -> dict[str, dict[str, str]]:
+    """Folders of the host, never writable and never shared back."""
+    return {str(each.source): {"bind": each.target, "mode": "ro"} for each in mounts}
 
 
 def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
@@ -72,12 +90,13 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
     `detach=False` with `stdin_open` makes the engine close the container's input when the
     attached client goes away, which ends the supervisor.
     """
+    podman = placement.profile_file is not None
     return {
         **_NO_NETWORK,
         **_NO_RIGHTS,
         **_OWN_NAMESPACES,
         "image": placement.image,
-        "command": [*COMMAND, str(placement.idle_stop)],
+        "command": [*COMMAND, *arguments(placement)],
         "user": f"{uid}:{uid}",
         "working_dir": "/mnt/data",
         "hostname": "sandbox",
@@ -89,11 +108,13 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
         "detach": False,
         "init": False,
         "tmpfs": {
-            "/mnt/data": _tmpfs(limits.disk, limits.files, uid),
-            "/tmp": _tmpfs(limits.tmp, TMP_FILES, uid),
+            "/mnt/data": _tmpfs(limits.disk, limits.files, uid, podman=podman),
+            "/tmp": _tmpfs(limits.tmp, TMP_FILES, uid, podman=podman),
         },
         "shm_size": SHARED_MEMORY,
-        "security_opt": security_options(apparmor=placement.apparmor),
+        "security_opt": security_options(
+            apparmor=placement.apparmor, profile_file=placement.profile_file
+        ),
         "pids_limit": limits.pids,
         "mem_limit": limits.memory,
         "memswap_limit": limits.memory,
@@ -106,13 +127,16 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
         "auto_remove": True,
         "stop_signal": "SIGKILL",
         "runtime": placement.runtime,
+        **({"volumes": binds(placement.mounts)} if placement.mounts else {}),
         "labels": placement.labels,
     }
 
 
-def ulimits(limits: Limits) -> dict[str, int]:
-    """Soft and hard alike."""
+def ulimits(limits: Limits, *, podman: bool = False) -> dict[str, int]:
+    """Soft and hard alike.  Podman asks for more processes than it may give unless it is told; the
+    uid is the sandbox's own, so that they are counted for it alone."""
     return {
+        **({"nproc": limits.pids} if podman else {}),
         "nofile": limits.open_files,
         "core": 0,
         "fsize": limits.file_size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,19 +56,23 @@ def _sockets(environ: Mapping[str, str], home: Path) -> list[Path]:
     """Where engines put their sockets: Docker, rootless Docker, Docker Desktop, Colima, OrbStack,
     Rancher Desktop, Podman."""
     places = [Path("/var/run/docker.sock")]
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        places.append(Path(runtime) / "docker.sock")
+    # Not set in what a harness starts, or under sudo; the folder is there all the same.
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    places.append(Path(runtime) / "docker.sock")
     places += [
         home / ".docker/run/docker.sock",
         home / ".docker/desktop/docker.sock",
         home / ".colima/default/docker.sock",
+        home / ".config/colima/default/docker.sock",
         home / ".orbstack/run/docker.sock",
         home / ".rd/docker.sock",
     ]
-    if runtime:
-        places.append(Path(runtime) / "podman/podman.sock")
-    return places
+    places += [
+        Path(runtime) / "podman/podman.sock",
+        home / ".local/share/containers/podman/machine/podman.sock",
+        Path("/run/podman/podman.sock"),
+    ]
+    return list(dict.fromkeys(places))
 
 
 def candidates(environ: Mapping[str, str], home: Path) -> list[Candidate]:

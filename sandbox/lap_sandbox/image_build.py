@@ -17,6 +17,7 @@ from lap_sandbox.base import Preparation
 from lap_sandbox.engine import BuildRequest
 
 HASH_LABEL = "lap.inputs"
+FLAVOR_LABEL = "lap.flavor"
 FLAVORS = ("core", "full")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "FTP_PROXY")
 _CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -35,6 +36,11 @@ def _files(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_file() and not entry.name.endswith(".pyc"):
             yield prefix + entry.name, entry.read_bytes()
+
+
+def read(name: str) -> bytes:
+    """A file of this package."""
+    return resources.files("lap_sandbox").joinpath(name).read_bytes()
 
 
 def inputs() -> dict[str, bytes]:
@@ -84,7 +90,7 @@ def request(tag: str, flavor: str, environ: Mapping[str, str]) -> BuildRequest:
                 arguments[spelling] = environ[spelling]
     if environ.get("PIP_INDEX_URL"):
         arguments["PIP_INDEX_URL"] = environ["PIP_INDEX_URL"]
-    labels = {HASH_LABEL: content_hash(flavor), "lap.flavor": flavor}
+    labels = {HASH_LABEL: content_hash(flavor), FLAVOR_LABEL: flavor}
     return BuildRequest(tag=tag, context=buffer.getvalue(), arguments=arguments, labels=labels)
 
 

@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
-from lap_sandbox import container, image_build, owner, pooling, preflight
+from lap_sandbox import carrying, container, image_build, owner, pooling, preflight
 from lap_sandbox.base import Check, LauncherConfig, Limits, Preparation
 from lap_sandbox.container import Container
 from lap_sandbox.engine import BuildFailed, Engine, Found
@@ -59,6 +60,14 @@ class ContainerLauncher:
             progress, begun = self._progress
             return progress.preparation(time.monotonic() - begun)
         return self._preparation
+
+    async def reach(self) -> None:
+        """See whether what makes sandboxes answers.
+
+        Raises:
+            LauncherUnavailable
+        """
+        await self._engine.find()
 
     async def prepare(self) -> None:
         await self.build(force=False)
@@ -128,6 +137,14 @@ class ContainerLauncher:
         finally:
             self._progress = None
 
+    async def export_image(self, file: Path) -> None:
+        """Write the image to a new file.  Raises: SandboxError."""
+        await carrying.export_image(self._engine, self._config.image, file)
+
+    async def import_image(self, file: Path) -> str:
+        """Take an image that was exported; its id.  Raises: SandboxError."""
+        return await carrying.import_image(self._engine, self._config.image, file)
+
     def _require_open(self) -> None:
         if self._closed:
             raise LauncherUnavailable("The launcher was closed.")
@@ -191,6 +208,7 @@ class ContainerLauncher:
             apparmor="apparmor" in facts.security,
             small_uids=facts.small_uids,
             idle_stop=self._config.idle_stop,
+            mounts=self._config.mounts,
             labels=container.new_labels(self._config.instance, *self._owner, labels),
         )
         return await container.start(self._engine, self._tasks, limits, placement, warm=warm)

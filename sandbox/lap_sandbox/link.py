@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -29,6 +29,19 @@ Source: Docker Engine API, ContainerAttach, "Stream format"."""
 
 OnFrame = Callable[[Frame], None]
 """Called for each frame of a request.  May raise `FrameError`; the link then closes."""
+
+
+class Streams(Protocol):
+    """Takes the supervisor's stdout out of what comes over a connection."""
+
+    @property
+    def stderr(self) -> bytes:
+        """The supervisor's last words."""
+        ...
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Pieces of stdout in `data`."""
+        ...
 
 
 class Demultiplexer:
@@ -74,12 +87,17 @@ class Link:
     by whoever owns the link; it ends when the link is closed.
     """
 
-    def __init__(self, connection: socket.socket, release: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        release: Callable[[], None],
+        streams: Streams | None = None,
+    ) -> None:
         connection.setblocking(False)
         self._socket = connection
         self._release = release
         self._receive = _RECEIVE
-        self._demultiplexer = Demultiplexer()
+        self._streams = streams or Demultiplexer()
         self._decoder = wire.Decoder()
         self._handlers: dict[int, OnFrame] = {}
         self._next_id = 1
@@ -95,7 +113,7 @@ class Link:
     @property
     def stderr(self) -> str:
         """The last words of the supervisor."""
-        return self._demultiplexer.stderr.decode("utf-8", "replace")
+        return self._streams.stderr.decode("utf-8", "replace")
 
     def on_end(self, call: Callable[[], None]) -> None:
         """Call `call` when the link ends, at once where it has ended."""
@@ -159,7 +177,7 @@ class Link:
 
     def _take(self, data: bytes) -> None:
         self.received += len(data)
-        for piece in self._demultiplexer.feed(data):
+        for piece in self._streams.feed(data):
             for frame in self._decoder.feed(piece):
                 self._dispatch(frame)
 

@@ -18,7 +18,7 @@ def machine() -> str:
         return os.uname().nodename
 
 
-def _start_of(pid: int) -> str:
+def start_of(pid: int) -> str:
     """When `pid` started, in the system's own unit; empty where there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -48,7 +48,7 @@ def _start_by_ps(pid: int) -> str:
 def this_process() -> str:
     """`pid:start` of this process."""
     pid = os.getpid()
-    return f"{pid}:{_start_of(pid)}"
+    return f"{pid}:{start_of(pid)}"
 
 
 def identity() -> tuple[str, str]:
@@ -63,5 +63,5 @@ def is_dead(owner: str, where: str) -> bool:
     pid, _, start = owner.partition(":")
     if not pid.isdigit():
         return True
-    now = _start_of(int(pid))
+    now = start_of(int(pid))
     return now != "?" and start != "?" and now != start

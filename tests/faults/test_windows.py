@@ -212,7 +212,8 @@ async def test_an_engine_that_stops_is_said_within_two_seconds_and_agents_go_on(
 
 
 async def test_without_any_engine_the_answer_says_so_and_what_to_do(lab: Lab) -> None:
-    async with window(lab, DOCKER_HOST="unix:///nonexistent/docker.sock") as client:
+    nothing = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "LAP_SANDBOX__LAUNCHER": "docker"}
+    async with window(lab, **nothing) as client:
         began = time.monotonic()
         said = await call(client, "code_interpreter", code="1 + 1")
         took = time.monotonic() - began

@@ -36,6 +36,7 @@ class User:
             "HOME": str(self.home),
             "PATH": os.environ["PATH"],
             "DOCKER_HOST": NO_ENGINE,
+            "LAP_SANDBOX__LAUNCHER": "docker",  # and no bubblewrap instead of it
         }
 
     def configure(self, text: str) -> None:

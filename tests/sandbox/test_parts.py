@@ -77,7 +77,7 @@ def test_a_running_process_is_alive_and_an_ended_one_dead() -> None:
     here = owner.machine()
     assert not owner.is_dead(owner.this_process(), here)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    start = owner._start_of(child.pid)
+    start = owner.start_of(child.pid)
     assert not owner.is_dead(f"{child.pid}:{start}", here)
     child.communicate()
     assert owner.is_dead(f"{child.pid}:{start}", here)
