@@ -256,7 +256,12 @@ async def open_services(
         launcher = await anyio.to_thread.run_sync(
             sandbox_launcher, config, program.here, parts.home
         )
-        sandboxes = Sandboxes(launcher, _sandbox_limits(config))
+        sandboxes = Sandboxes(
+            launcher,
+            parts.database,
+            BlobStore(parts.home / "blobs" / "sandboxes"),
+            _sandbox_limits(config),
+        )
         given = GivenFiles(parts.database, blobs, sandboxes.file, read_path)
         await stack.enter_async_context(sandboxes.running(given.read))
         options = EngineOptions(
@@ -322,6 +327,9 @@ def _sandbox_limits(config: Config) -> SandboxLimits:
         idle=table.idle,
         open=table.max_open,
         per_principal=table.per_principal,
+        keep=table.keep,
+        keep_each=table.keep_each,
+        retention=config.retention.days * 24 * 3600.0,
     )
 
 

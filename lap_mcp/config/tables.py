@@ -106,7 +106,11 @@ class SandboxTable(Table):
     """Number of files and folders in `/mnt/data`."""
     file_size: Size = 256 * MiB
     idle: Duration = 20 * 60.0
-    """How long a sandbox may be without use before it is closed."""
+    """How long a sandbox may be without use before it gives up its container."""
+    keep: Size = 4096 * MiB
+    """Files and recorded cells kept for the sandboxes of one principal."""
+    keep_each: Size = 512 * MiB
+    """Files kept for one sandbox."""
     max_open: int = Field(16, ge=1, le=200)
     """Sandboxes open at the same time, of everybody together."""
     per_principal: int = Field(8, ge=1, le=200)

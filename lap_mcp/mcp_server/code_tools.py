@@ -21,7 +21,8 @@ DEFINITION: Final = tool(
     "Run Python in an isolated sandbox and see its output, last value, plots and files. "
     "Variables and imports stay between calls on the same sandbox; files live in /mnt/data. "
     "numpy, pandas and matplotlib are installed; there is no network. Show a plot with "
-    "plt.show(); print only what you need. On a timeout the cell is stopped, its variables kept.",
+    "plt.show(); print only what you need. On a timeout the cell is stopped, its variables kept. "
+    "A sandbox unused for long loses its variables, never its files: its id goes on working.",
     {
         "code": {"type": "string", "description": "Python; top-level await works."},
         "sandbox": {
@@ -32,6 +33,10 @@ DEFINITION: Final = tool(
             **file_arguments.SCHEMA,
             "description": "Put into /mnt/data first: lap:// URIs (such as an agent's files), "
             "local paths (stdio only), or {name, base64} up to 5 MB.",
+        },
+        "replay": {
+            "type": "boolean",
+            "description": "If the sandbox lost its variables: run its earlier cells again first.",
         },
         "timeout_s": {
             "type": "number",
@@ -75,6 +80,7 @@ class CodeTools(Toolset):
                 scope=scope,
                 files=file_arguments.file_inputs(call.caller, arguments.get("files") or ()),
                 timeout=float(arguments.get("timeout_s") or DEFAULT_TIMEOUT),
+                replay=bool(arguments.get("replay")),
                 on_output=on_output if progress.wanted else None,
             )
         explicit = bool(arguments.get("sandbox"))

@@ -171,8 +171,7 @@ def interpreter_result(run: SandboxRun, *, scoped: bool) -> t.CallToolResult:
     """An execution as a tool result.  `scoped`: the next call finds this sandbox by itself."""
     execution = run.execution
     rest = [*_values(execution), *_outcome(execution), *_sandbox_files(run)]
-    if execution.notice:
-        rest.append(f"Note: {clean(execution.notice)}")
+    rest += [f"Note: {clean(note)[:1000]}" for note in (*run.notes, execution.notice) if note]
     last = _sandbox_line(run, scoped)
     room = TEXT_LIMIT - len("\n\n".join([*rest, last]).encode()) - 200
     out = clean(execution.stdout).rstrip("\n")
@@ -259,6 +258,8 @@ def _sandbox_files(run: SandboxRun) -> list[str]:
     for file in run.execution.files[:16]:
         uri = run.uris.get(file.path, "")
         lines.append(f"- {one_line(file.path, 200)} ({size_words(file.size)}){uri and ': ' + uri}")
+        if file.path in run.not_kept:
+            lines[-1] += f" (NOT KEPT: {one_line(run.not_kept[file.path], 120)})"
     hidden = len(run.execution.files) - 16
     if hidden > 0 or run.execution.files_more:
         lines.append("- and more; `os.listdir('/mnt/data')` shows all")
@@ -270,6 +271,8 @@ def _sandbox_line(run: SandboxRun, scoped: bool) -> str:
     facts = [f"sandbox {run.sandbox_id}", execution.status, seconds_words(execution.duration)]
     if run.fresh:
         facts.append("new")
+    if run.reopened:
+        facts.append("opened again, files kept")
     if execution.files_lost:
         facts.append("variables and files lost")
     elif execution.state_lost:

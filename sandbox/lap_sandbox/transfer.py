@@ -26,7 +26,7 @@ SILENCE_SECONDS = 20.0
 LISTED = 20_000
 
 
-def _refusal(frame: Frame) -> SandboxError:
+def refusal(frame: Frame) -> SandboxError:
     words = text(frame.header, "words", 4096)
     kinds: dict[str, type[SandboxError]] = {
         "path": BadPath,
@@ -80,7 +80,7 @@ class _Answer:
             if scope.cancelled_caught:
                 raise SandboxGone("The sandbox does not answer.")
         if self.last.kind == Kind.FAIL:
-            raise _refusal(self.last)
+            raise refusal(self.last)
         return self.last
 
     def close(self) -> None:

@@ -1,0 +1,297 @@
+"""Files of sandboxes, kept beside them: copied out after each execution, put back into a new
+container.
+
+The promise: a file that an answer names is kept when the answer is given, unless the answer says
+that it is not.  An execution that changes no file costs nothing here.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lap_sandbox.base import FileInfo
+from lap_sandbox.errors import BadPath, LimitReached, NotFound, SandboxError
+from sqlalchemy import Connection
+
+from lap_mcp.clock import Clock
+from lap_mcp.errors import LapError
+from lap_mcp.errors import NotFound as Missing
+from lap_mcp.store import sandbox_files, sandboxes
+from lap_mcp.store.blobs import PIECE, BlobStore
+from lap_mcp.store.database import Database
+from lap_mcp.store.sandbox_files import KeptFile
+
+from .sandbox_entry import Entry, SandboxLimits, mark
+
+log = logging.getLogger(__name__)
+
+MAX_FILES = 4000
+"""Files that are kept of one sandbox: putting back more takes longer than anybody waits."""
+_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_FILES = 200
+_QUOTA_AGE = 30.0
+"""Seconds for which a principal's total, as the store said it, is good."""
+_GRACE = 300.0
+"""Seconds between a blob's last name going away and its end: somebody may have found it there and
+not yet have said so."""
+
+
+@dataclass(slots=True)
+class Restored:
+    """What a new container got back."""
+
+    files: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Path to why not."""
+
+
+@dataclass(slots=True)
+class _Quota:
+    at: float
+    others: int
+
+
+class Keeping:
+    def __init__(
+        self, database: Database, blobs: BlobStore, limits: SandboxLimits, clock: Clock
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._limits = limits
+        self._clock = clock
+        self._quotas: dict[str, _Quota] = {}
+        self._full: set[str] = set()
+        """Principals for whom no more is kept."""
+        self._garbage: deque[tuple[float, str, int]] = deque()
+        """(since when nothing of ours names it, blob, its size)"""
+
+    # Out -----------------------------------------------------------------------------------------
+
+    async def keep(self, entry: Entry, files: Sequence[FileInfo]) -> Mapping[str, str]:
+        """Keep what is new or changed of `files`; path to why for those that are not kept.
+
+        Raises:
+            LeaseLost, StoreError
+            SandboxGone: it ended meanwhile; what was copied until then is kept.
+        """
+        refused: dict[str, str] = {}
+        batch: list[KeptFile] = []
+        size = 0
+        try:
+            for info in files:
+                if entry.seen.get(info.path) == mark(info):
+                    continue
+                why = await self._room(entry, info, batch)
+                if why:
+                    refused[info.path] = why
+                    continue
+                try:
+                    batch.append(await self._copied(entry, info))
+                except (BadPath, NotFound, LimitReached) as error:
+                    refused[info.path] = _why_not(error)
+                    continue
+                size += info.size
+                if len(batch) >= _BATCH_FILES or size > _BATCH_BYTES:
+                    await self._store(entry, batch)
+                    batch, size = [], 0
+        finally:
+            if batch:
+                await self._store(entry, batch)
+        return refused
+
+    async def _copied(self, entry: Entry, info: FileInfo) -> KeptFile:
+        if info.size <= PIECE:
+            data = await entry.sandbox.get(info.path)
+            sha256, size = await self._blobs.put(data), len(data)
+        else:
+            writer = await self._blobs.writer()
+            try:
+                await entry.sandbox.copy(info.path, writer.write)
+                sha256, size = await writer.finish(), writer.size
+            finally:
+                await writer.close()
+        if size != info.size:  # something in there writes on: it is looked at again
+            entry.dirty = True
+        return KeptFile(path=info.path, size=size, sha256=sha256, modified=info.modified)
+
+    async def given(self, entry: Entry, info: FileInfo, data: bytes) -> KeptFile:
+        """A file that a caller gave, put into the sandbox as `info`; `store` keeps it."""
+        sha256 = await self._blobs.put(data)
+        return KeptFile(path=info.path, size=len(data), sha256=sha256, modified=info.modified)
+
+    async def store(self, entry: Entry, files: Sequence[KeptFile]) -> None:
+        """Raises: LeaseLost, StoreError."""
+        if files:
+            await self._store(entry, files)
+
+    async def _store(
+        self, entry: Entry, files: Sequence[KeptFile], gone: Collection[str] = ()
+    ) -> None:
+        now = self._clock.now()
+
+        def query(connection: Connection) -> None:
+            sandboxes.hold(connection, entry.held, now)
+            if gone:
+                sandbox_files.drop(connection, entry.id, gone)
+            sandbox_files.put(connection, entry.id, files, now)
+
+        await self._database.write(query)
+        for path in gone:
+            self._replaced(entry, path, None)
+            entry.seen.pop(path, None)
+        for file in files:
+            self._replaced(entry, file.path, file)
+            entry.seen[file.path] = (file.size, file.modified)
+
+    def _replaced(self, entry: Entry, path: str, new: KeptFile | None) -> None:
+        old = entry.kept.pop(path, None)
+        if old is not None:
+            entry.kept_size -= old.size
+            if new is None or new.sha256 != old.sha256:
+                self._garbage.append((self._clock.now(), old.sha256, old.size))
+        if new is not None:
+            entry.kept_size += new.size
+            entry.kept[path] = new
+
+    async def _room(self, entry: Entry, info: FileInfo, batch: Sequence[KeptFile]) -> str:
+        """Why a file is not kept; empty: it is."""
+        old = entry.kept.get(info.path)
+        if old is None and len(entry.kept) + len(batch) >= MAX_FILES:
+            return f"{MAX_FILES} files of one sandbox are kept"
+        own = entry.kept_size + sum(file.size for file in batch) + info.size
+        own -= 0 if old is None else old.size
+        if own > self._limits.keep_each:
+            return f"{_mega(self._limits.keep_each)} of one sandbox are kept (sandbox.keep_each)"
+        waiting = sum(size for _, _, size in self._garbage)
+        if await self._others(entry) + own + waiting > self._limits.keep:
+            return f"{_mega(self._limits.keep)} are kept for you (sandbox.keep)"
+        return ""
+
+    async def _others(self, entry: Entry) -> int:
+        """Bytes of the principal's other sandboxes, as they were a moment ago."""
+        now = self._clock.now()
+        quota = self._quotas.get(entry.id)
+        if quota is None or now - quota.at > _QUOTA_AGE:
+            principal, but = entry.principal, entry.id
+            others = await self._database.read(
+                lambda connection: sandbox_files.kept_of(connection, principal, but=but)
+            )
+            quota = self._quotas[entry.id] = _Quota(now, others)
+        return quota.others
+
+    def has_room(self, entry: Entry) -> bool:
+        """Whether its cells may be recorded, as of the last sweep."""
+        return entry.principal not in self._full
+
+    # All of it -----------------------------------------------------------------------------------
+
+    async def reconcile(self, entry: Entry) -> None:
+        """Keep what /mnt/data holds now, and forget what it holds no more.
+
+        Raises:
+            LapError, SandboxError: it could not be done, or not wholly.
+        """
+        listed = await entry.sandbox.list(limit=MAX_FILES)
+        await self.keep(entry, listed)
+        there = {info.path for info in listed}
+        missing = [path for path in entry.kept if path not in there]
+        if missing and len(listed) < MAX_FILES and await self._is_gone(entry, missing[0]):
+            await self._store(entry, (), missing)
+        entry.dirty = False
+
+    async def _is_gone(self, entry: Entry, path: str) -> bool:
+        """A list that ended early, because there was no time for more, is no proof."""
+
+        async def nowhere(data: bytes) -> None:
+            return None
+
+        try:
+            await entry.sandbox.copy(path, nowhere)
+        except (NotFound, BadPath):
+            return True
+        return False
+
+    # In ------------------------------------------------------------------------------------------
+
+    async def restore(self, entry: Entry) -> Restored:
+        """Put every kept file into a container that has none of them, the newest first.
+
+        Raises:
+            SandboxGone
+        """
+        done = Restored()
+        entry.seen.clear()
+        for file in sorted(entry.kept.values(), key=lambda file: -file.modified):
+            try:
+                info = await self._put_back(entry, file)
+            except (BadPath, LimitReached, Missing) as error:
+                done.left_out[file.path] = str(error)
+                continue
+            entry.seen[file.path] = mark(info)
+            done.files += 1
+        return done
+
+    async def _put_back(self, entry: Entry, file: KeptFile) -> FileInfo:
+        if file.size <= PIECE:
+            return await entry.sandbox.put(file.path, await self._blobs.get(file.sha256))
+        return await entry.sandbox.put(file.path, self._blobs.pieces(file.sha256))
+
+    # Away ----------------------------------------------------------------------------------------
+
+    def closed(self, entry: Entry) -> None:
+        self._quotas.pop(entry.id, None)
+
+    async def sweep(self, principals: Collection[str]) -> None:
+        """See who has no room left, and delete bytes that nothing names any more."""
+        for principal in principals:
+            kept = await self._database.read(
+                functools.partial(sandbox_files.kept_of, principal=principal)
+            )
+            self._full.add(principal) if kept > self._limits.keep else self._full.discard(principal)
+        now = self._clock.now()
+        due: dict[str, float] = {}
+        while self._garbage and self._garbage[0][0] + _GRACE < now:
+            since, sha256, _ = self._garbage.popleft()
+            due[sha256] = since
+        if due:
+            await self._discard(due, min(due.values()))
+
+    async def _discard(self, candidates: Collection[str], before: float) -> None:
+        unnamed = await self._database.read(
+            lambda connection: sandbox_files.unnamed(connection, candidates)
+        )
+        await self._blobs.discard(unnamed, before)
+
+    async def forget(self, before: float) -> int:
+        """Drop sandboxes that nobody used since `before`, and bytes that no sandbox names."""
+        count = 0
+        while gone := await self._database.write(
+            lambda connection: sandboxes.forget(connection, before)
+        ):
+            count += len(gone)
+        old = self._clock.now() - _GRACE
+        candidates = await self._blobs.old(old)
+        for start in range(0, len(candidates), 1000):
+            await self._discard(candidates[start : start + 1000], old)
+        return count
+
+    async def close(self, entry: Entry) -> None:
+        """The last look before its container goes: what cannot be kept any more is logged."""
+        try:
+            await self.reconcile(entry)
+        except (LapError, SandboxError) as error:
+            log.warning("files of sandbox %s were not looked through again: %s", entry.id, error)
+
+
+def _why_not(error: SandboxError) -> str:
+    if isinstance(error, NotFound):
+        return "it was gone, or its name cannot be written, when it was to be copied"
+    return str(error).rstrip(".")
+
+
+def _mega(size: int) -> str:
+    return f"at most {size / (1024 * 1024):,.0f} MiB"
