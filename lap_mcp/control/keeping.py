@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import anyio
 from lap_sandbox.base import FileInfo
-from lap_sandbox.errors import BadPath, LimitReached, NotFound, SandboxError
+from lap_sandbox.errors import BadPath, NotFound, SandboxError, SandboxGone
 from sqlalchemy import Connection
 
 from lap_mcp.clock import Clock
@@ -29,10 +30,12 @@ from .sandbox_entry import Entry, SandboxLimits, mark
 
 log = logging.getLogger(__name__)
 
-MAX_FILES = 4000
+MAX_FILES = 1000
 """Files that are kept of one sandbox: putting back more takes longer than anybody waits."""
 _BATCH_BYTES = 8 * 1024 * 1024
-_BATCH_FILES = 200
+_BATCH_FILES = 64
+_AT_ONCE = 8
+"""Files on their way into a container."""
 _QUOTA_AGE = 30.0
 """Seconds for which a principal's total, as the store said it, is good."""
 _GRACE = 300.0
@@ -79,44 +82,69 @@ class Keeping:
             SandboxGone: it ended meanwhile; what was copied until then is kept.
         """
         refused: dict[str, str] = {}
-        batch: list[KeptFile] = []
-        size = 0
-        try:
-            for info in files:
-                if entry.seen.get(info.path) == mark(info):
-                    continue
-                why = await self._room(entry, info, batch)
+        changed = [info for info in files if entry.seen.get(info.path) != mark(info)]
+        for batch in _batches(changed):
+            wanted: list[FileInfo] = []
+            for info in batch:
+                why = await self._refusal(entry, info, wanted)
                 if why:
                     refused[info.path] = why
-                    continue
-                try:
-                    batch.append(await self._copied(entry, info))
-                except (BadPath, NotFound, LimitReached) as error:
-                    refused[info.path] = _why_not(error)
-                    continue
-                size += info.size
-                if len(batch) >= _BATCH_FILES or size > _BATCH_BYTES:
-                    await self._store(entry, batch)
-                    batch, size = [], 0
-        finally:
-            if batch:
-                await self._store(entry, batch)
+                else:
+                    wanted.append(info)
+            copied = await self._copied(entry, wanted, refused)
+            if copied:
+                await self._store(entry, copied)
+            if not entry.sandbox.alive:
+                raise SandboxGone("The sandbox ended while its files were kept.")
         return refused
 
-    async def _copied(self, entry: Entry, info: FileInfo) -> KeptFile:
-        if info.size <= PIECE:
-            data = await entry.sandbox.get(info.path)
-            sha256, size = await self._blobs.put(data), len(data)
+    async def _copied(
+        self, entry: Entry, files: Sequence[FileInfo], refused: dict[str, str]
+    ) -> Sequence[KeptFile]:
+        """The files as blobs.  They are asked for together: alone, each costs a round trip."""
+        if len(files) == 1 and files[0].size > PIECE:
+            copied = {files[0].path: await self._streamed(entry, files[0], refused)}
         else:
-            writer = await self._blobs.writer()
-            try:
-                await entry.sandbox.copy(info.path, writer.write)
-                sha256, size = await writer.finish(), writer.size
-            finally:
-                await writer.close()
-        if size != info.size:  # something in there writes on: it is looked at again
-            entry.dirty = True
-        return KeptFile(path=info.path, size=size, sha256=sha256, modified=info.modified)
+            datas: dict[str, bytes] = {}
+
+            async def fetch(info: FileInfo) -> None:
+                try:
+                    datas[info.path] = await entry.sandbox.get(info.path)
+                except SandboxError as error:
+                    refused[info.path] = _why_not(error)
+
+            async with anyio.create_task_group() as tasks:
+                for info in files:
+                    tasks.start_soon(fetch, info)
+            sha256s = await self._blobs.put_all(list(datas.values()))
+            copied = {
+                path: (sha256, len(data))
+                for (path, data), sha256 in zip(datas.items(), sha256s, strict=True)
+            }
+        kept = []
+        for info in files:
+            done = copied.get(info.path)
+            if done is not None:
+                sha256, size = done
+                # Something in there may write on: it is looked at again.
+                entry.dirty = entry.dirty or size != info.size
+                kept.append(
+                    KeptFile(path=info.path, size=size, sha256=sha256, modified=info.modified)
+                )
+        return kept
+
+    async def _streamed(
+        self, entry: Entry, info: FileInfo, refused: dict[str, str]
+    ) -> tuple[str, int] | None:
+        writer = await self._blobs.writer()
+        try:
+            await entry.sandbox.copy(info.path, writer.write)
+            return await writer.finish(), writer.size
+        except SandboxError as error:
+            refused[info.path] = _why_not(error)
+            return None
+        finally:
+            await writer.close()
 
     async def given(self, entry: Entry, info: FileInfo, data: bytes) -> KeptFile:
         """A file that a caller gave, put into the sandbox as `info`; `store` keeps it."""
@@ -157,7 +185,7 @@ class Keeping:
             entry.kept_size += new.size
             entry.kept[path] = new
 
-    async def _room(self, entry: Entry, info: FileInfo, batch: Sequence[KeptFile]) -> str:
+    async def _refusal(self, entry: Entry, info: FileInfo, batch: Sequence[FileInfo]) -> str:
         """Why a file is not kept; empty: it is."""
         old = entry.kept.get(info.path)
         if old is None and len(entry.kept) + len(batch) >= MAX_FILES:
@@ -225,14 +253,23 @@ class Keeping:
         """
         done = Restored()
         entry.seen.clear()
-        for file in sorted(entry.kept.values(), key=lambda file: -file.modified):
-            try:
-                info = await self._put_back(entry, file)
-            except (BadPath, LimitReached, Missing) as error:
-                done.left_out[file.path] = str(error)
-                continue
-            entry.seen[file.path] = mark(info)
-            done.files += 1
+        places = anyio.Semaphore(_AT_ONCE)
+
+        async def put_back(file: KeptFile) -> None:
+            async with places:
+                try:
+                    info = await self._put_back(entry, file)
+                except (SandboxError, Missing) as error:
+                    done.left_out[file.path] = str(error)
+                else:
+                    entry.seen[file.path] = mark(info)
+                    done.files += 1
+
+        async with anyio.create_task_group() as tasks:
+            for file in sorted(entry.kept.values(), key=lambda file: -file.modified):
+                tasks.start_soon(put_back, file)
+        if not entry.sandbox.alive:
+            raise SandboxGone("The sandbox ended while its files were put back.")
         return done
 
     async def _put_back(self, entry: Entry, file: KeptFile) -> FileInfo:
@@ -285,6 +322,23 @@ class Keeping:
             await self.reconcile(entry)
         except (LapError, SandboxError) as error:
             log.warning("files of sandbox %s were not looked through again: %s", entry.id, error)
+
+
+def _batches(files: Sequence[FileInfo]) -> Iterator[Sequence[FileInfo]]:
+    """What is copied together; a large file is alone."""
+    batch: list[FileInfo] = []
+    size = 0
+    for info in files:
+        if info.size > PIECE:
+            yield [info]
+            continue
+        if len(batch) >= _BATCH_FILES or size + info.size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(info)
+        size += info.size
+    if batch:
+        yield batch
 
 
 def _why_not(error: SandboxError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lap_sandbox.base import Execution, Status
 from lap_sandbox.errors import (
     BadPath,
     LauncherUnavailable,
@@ -34,6 +35,28 @@ def restored_words(entry: Entry, restored: Restored, *, replay: bool) -> str:
     if restored.left_out:
         words += f". Not put back: {some(restored.left_out)}"
     return f"{words}."
+
+
+_ENDED: Mapping[Status, str] = {
+    "timeout": "The code did not stop at its limit.",
+    "interrupted": "The code did not stop when it was interrupted.",
+    "out_of_memory": "The sandbox ran out of memory.",
+}
+
+
+def lost_words(execution: Execution, restored: Restored | None) -> str:
+    """An execution ended its container.  `restored`: of the one in its place, if there is one."""
+    words = [_ENDED.get(execution.status, "The sandbox ended under the code.")]
+    if restored is None:
+        words.append("Variables are lost; files are kept, and the next call opens it with them.")
+        return " ".join(words)
+    words.append(
+        f"Variables are lost; {files_back(restored.files)} in /mnt/data as before this call. What "
+        "it wrote itself is lost."
+    )
+    if restored.left_out:
+        words.append(f"Not put back: {some(restored.left_out)}.")
+    return " ".join(words)
 
 
 def files_back(count: int) -> str:

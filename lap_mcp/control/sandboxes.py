@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import anyio
 from lap_sandbox.base import Execution, FileInfo, Launcher, Preparation
-from lap_sandbox.endings import ALL_LOST, GONE_FOR_NOW
 from lap_sandbox.errors import BadPath, LauncherUnavailable, SandboxError, SandboxGone
 from lap_sandbox.errors import LimitReached as SandboxLimit
 from lap_sandbox.errors import NotFound as NoSuchFile
@@ -31,7 +30,7 @@ from .open_sandboxes import Opened, OpenSandboxes
 from .prompt_files import GivenFile
 from .replaying import replay as replay_cells
 from .sandbox_entry import Entry, SandboxLimits
-from .sandbox_words import files_back, gone, restored_words, some, worded
+from .sandbox_words import gone, lost_words, restored_words, worded
 from .services import FileInput, FilePart, SandboxRun, SandboxView
 
 __all__ = ["SandboxLimits", "Sandboxes", "sandbox_uri"]
@@ -260,17 +259,13 @@ class Sandboxes:
         await self._keeping.store(entry, placed)
         entry.ran = False
         if not entry.sandbox.alive:
-            words = "Variables are lost; its files are kept, and the next call opens it with them."
-            return replace(execution, notice=execution.notice.replace(GONE_FOR_NOW, words))
+            return replace(execution, notice=lost_words(execution, None))
         restored = await self._keeping.restore(entry)
-        words = (
-            f"Variables are lost; {files_back(restored.files)} in /mnt/data as before this call. "
-            "What it wrote itself is lost."
+        return replace(
+            execution,
+            files_lost=bool(restored.left_out),
+            notice=lost_words(execution, restored),
         )
-        if restored.left_out:
-            words += f" Not put back: {some(restored.left_out)}."
-        notice = execution.notice.replace(ALL_LOST, words)
-        return replace(execution, files_lost=bool(restored.left_out), notice=notice)
 
     # Looking -------------------------------------------------------------------------------------
 

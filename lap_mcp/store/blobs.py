@@ -34,6 +34,10 @@ class BlobStore:
         """
         return await anyio.to_thread.run_sync(self._put, data)
 
+    async def put_all(self, datas: Sequence[bytes]) -> Sequence[str]:
+        """Keep each.  Raises: StoreError."""
+        return await anyio.to_thread.run_sync(lambda: [self._put(data) for data in datas])
+
     async def get(self, sha256: str) -> bytes:
         """Raises: NotFound."""
         return await anyio.to_thread.run_sync(self._get, sha256)

@@ -12,8 +12,7 @@ Cause = Literal["timeout", "interrupted", "out_of_memory", "died"]
 
 _KEPT = "Variables and files are kept."
 _FRESH = "Variables and imports are lost, files in /mnt/data are kept."
-GONE_FOR_NOW = "The sandbox is gone; open a new one."
-ALL_LOST = "Variables and files are lost; the next call starts in a fresh sandbox."
+_ALL_LOST = "Variables and files are lost; the next call starts in a fresh sandbox."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ def finish(
     state_lost = ending.container_lost or done.get("state_lost") is True
     words = [_reason(status, done, timeout)]
     if ending.container_lost:
-        words.append(ALL_LOST if ending.replaced else GONE_FOR_NOW)
+        words.append(_ALL_LOST if ending.replaced else "The sandbox is gone; open a new one.")
     elif before:
         words.append("The interpreter had ended since the call before, so that one began anew.")
         words.append("Variables and imports of earlier calls are lost, files are kept.")

@@ -15,7 +15,6 @@ import anyio.to_thread
 import pytest
 import sqlalchemy as sa
 from lap_sandbox.base import Execution, FileInfo
-from lap_sandbox.endings import ALL_LOST
 from lap_sandbox.testing import Scripted, ScriptedLauncher, ScriptedSandbox
 
 from lap_mcp.control.keeping import MAX_FILES
@@ -48,7 +47,11 @@ def script(code: str) -> Scripted:
             return Scripted(dies=True)
         case "oom":
             lost = Execution(
-                id="", status="out_of_memory", state_lost=True, files_lost=True, notice=ALL_LOST
+                id="",
+                status="out_of_memory",
+                state_lost=True,
+                files_lost=True,
+                notice="Variables and files are lost.",
             )
             return Scripted(execution=lost)
     return Scripted(execution=Execution(id="", status="ok", stdout=code))
