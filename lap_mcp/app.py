@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+from lap_mcp import sandbox_parts
 from lap_mcp.clock import SystemClock
 from lap_mcp.config import (
     Config,
@@ -37,7 +38,7 @@ from lap_mcp.model import Problem
 from lap_mcp.scrub import Scrubber
 
 if TYPE_CHECKING:
-    from lap_sandbox.base import Launcher, Limits
+    from lap_sandbox.base import Launcher
     from lap_sandbox.docker_engine import DockerLauncher
 
     from lap_mcp.control.changes import Changes
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from lap_mcp.control.prompt_files import ReadPath
     from lap_mcp.control.refresh import Refresher
     from lap_mcp.control.registry import Registry
-    from lap_mcp.control.sandboxes import SandboxLimits
     from lap_mcp.control.services import Services
     from lap_mcp.store.database import Database
 
@@ -106,28 +106,13 @@ def sandbox_launcher(config: Config, here: Surroundings, home: Path) -> DockerLa
 
     table = config.sandbox
     settings = LauncherConfig(
-        limits=_sandbox_size(config),
+        limits=sandbox_parts.sandbox_size(config),
         warm=table.warm,
         image=table.image,
         runtime=table.runtime,
         instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
     )
     return DockerLauncher(settings, environ=here.environ, home=here.home)
-
-
-def _sandbox_size(config: Config) -> Limits:
-    from lap_sandbox.base import Limits
-
-    table = config.sandbox
-    return Limits(
-        memory=table.memory,
-        cpus=table.cpus,
-        pids=table.pids,
-        disk=table.disk,
-        tmp=table.tmp,
-        files=table.files,
-        file_size=table.file_size,
-    )
 
 
 @asynccontextmanager
@@ -259,8 +244,8 @@ async def open_services(
         sandboxes = Sandboxes(
             launcher,
             parts.database,
-            BlobStore(parts.home / "blobs" / "sandboxes"),
-            _sandbox_limits(config),
+            sandbox_parts.sandbox_blobs(parts.home),
+            sandbox_parts.sandbox_limits(config),
         )
         given = GivenFiles(parts.database, blobs, sandboxes.file, read_path)
         await stack.enter_async_context(sandboxes.running(given.read))
@@ -316,21 +301,6 @@ def _local_files(program: Program, config: Config) -> ReadPath:
         max_bytes=config.limits.file_size,
     )
     return files.read
-
-
-def _sandbox_limits(config: Config) -> SandboxLimits:
-    from lap_mcp.control.sandboxes import SandboxLimits
-
-    table = config.sandbox
-    return SandboxLimits(
-        sandbox=_sandbox_size(config),
-        idle=table.idle,
-        open=table.max_open,
-        per_principal=table.per_principal,
-        keep=table.keep,
-        keep_each=table.keep_each,
-        retention=config.retention.days * 24 * 3600.0,
-    )
 
 
 async def keep_reaping(launcher: Launcher, every: float = REAP_SECONDS) -> None:

@@ -305,12 +305,12 @@ class Keeping:
 
     async def forget(self, before: float) -> int:
         """Drop sandboxes that nobody used since `before`, and bytes that no sandbox names."""
-        count = 0
+        count, now = 0, self._clock.now()
         while gone := await self._database.write(
-            lambda connection: sandboxes.forget(connection, before)
+            lambda connection: sandboxes.forget(connection, before, now)
         ):
-            count += len(gone)
-        old = self._clock.now() - _GRACE
+            count += gone
+        old = now - _GRACE
         candidates = await self._blobs.old(old)
         for start in range(0, len(candidates), 1000):
             await self._discard(candidates[start : start + 1000], old)

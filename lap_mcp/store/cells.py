@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from .codec import dump, load
 from .tables import cell_outputs, cells
 
-KEPT = 500
+KEPT = 2000
 """Cells of one sandbox; older ones are forgotten."""
 
 

@@ -6,7 +6,7 @@ an open sandbox names its own, and a process that was stopped past its lease can
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -203,25 +203,13 @@ def _mine(held: Held) -> Sequence[sa.ColumnElement[bool]]:
     )
 
 
-def forget(
-    connection: Connection, before: float, *, principal: str | None = None, batch: int = _BATCH
-) -> Mapping[str, Collection[str]]:
+def forget(connection: Connection, before: float, now: float) -> int:
     """Delete sandboxes that were last used before `before` and that nobody has open, a batch at a
-    time: id to the blobs that its files named."""
-    unused = sa.and_(sandboxes.c.used_at < before, sandboxes.c.lease_owner.is_(None))
-    if principal is not None:
-        unused = sa.and_(unused, sandboxes.c.principal == principal)
-    chosen = connection.scalars(sa.select(sandboxes.c.id).where(unused).limit(batch)).all()
-    if not chosen:
-        return {}
-    gone: dict[str, set[str]] = {sandbox_id: set() for sandbox_id in chosen}
-    named = sa.select(sandbox_files.c.sandbox_id, sandbox_files.c.sha256).where(
-        sandbox_files.c.sandbox_id.in_(chosen)
+    time; how many.  Their files and cells go with them."""
+    unused = sa.and_(
+        sandboxes.c.used_at < before,
+        sa.or_(sandboxes.c.lease_owner.is_(None), sandboxes.c.lease_until < now),
     )
-    for row in connection.execute(named):
-        gone[row.sandbox_id].add(row.sha256)
+    batch = sa.select(sandboxes.c.id).where(unused).limit(_BATCH)
     # `unused` again: somebody may have opened one since.
-    removed = connection.scalars(
-        sandboxes.delete().where(sandboxes.c.id.in_(chosen), unused).returning(sandboxes.c.id)
-    ).all()
-    return {sandbox_id: gone[sandbox_id] for sandbox_id in removed}
+    return connection.execute(sandboxes.delete().where(sandboxes.c.id.in_(batch), unused)).rowcount
