@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from lap_mcp.control.prompt_files import ReadPath
     from lap_mcp.control.refresh import Refresher
     from lap_mcp.control.registry import Registry
+    from lap_mcp.control.sandboxes import Sandboxes
+    from lap_mcp.control.saving import OutputFolder
     from lap_mcp.control.services import Services
+    from lap_mcp.control.sessions import Sessions
     from lap_mcp.store.database import Database
 
 logger = logging.getLogger(__name__)
@@ -270,6 +273,7 @@ async def open_services(
             sandboxes=sandboxes,
             changes=parts.changes,
             status=lambda: status(parts, launcher),
+            output=_output_folder(program, config, sandboxes, sessions),
         )
         yield Running(services=services, parts=parts, launcher=launcher)
 
@@ -301,6 +305,23 @@ def _local_files(program: Program, config: Config) -> ReadPath:
         max_bytes=config.limits.file_size,
     )
     return files.read
+
+
+def _output_folder(
+    program: Program, config: Config, sandboxes: Sandboxes, sessions: Sessions
+) -> OutputFolder:
+    """The same folders as for reading: a working folder that is no project is none."""
+    from lap_mcp.control.local_files import allowed_folders
+    from lap_mcp.control.saving import OutputFolder
+
+    here = program.here
+    named = config.mcp.output
+    return OutputFolder(
+        sandboxes,
+        sessions,
+        working=next(iter(allowed_folders(here.folder, here.home, ())), None),
+        configured=None if named is None else allowed_folders(Path("/"), here.home, [named])[0],
+    )
 
 
 async def keep_reaping(launcher: Launcher, every: float = REAP_SECONDS) -> None:

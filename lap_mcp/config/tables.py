@@ -127,6 +127,9 @@ class McpTable(Table):
     `call_agent` serve all."""
     folders: Texts = ()
     """Folders, besides the client's working folder, whose files may be given by path (stdio)."""
+    output: str | None = None
+    """Folder into which `save_files` writes (stdio); unset: `lap-output` in the client's working
+    folder."""
     hidden_files: bool = False
     """Allow files whose path has a part that starts with a dot."""
     ignored_files: bool = False

@@ -332,6 +332,15 @@ class Sandboxes:
         data = await self._blobs.part(kept.sha256, start, size)
         return FilePart(path=path, size=kept.size, sha256=kept.sha256, start=start, data=data)
 
+    async def content(
+        self, principal: Principal, sandbox_id: str, path: str
+    ) -> AsyncIterator[bytes]:
+        """The whole file in pieces: one version of it.  Raises: NotFound."""
+        kept = await self._kept(principal, sandbox_id, path)
+        if kept is not None:
+            return self._blobs.pieces(kept.sha256)
+        return _once(await self.file(principal, sandbox_id, path))
+
     async def _kept(self, principal: Principal, sandbox_id: str, path: str) -> KeptFile | None:
         """Raises: NotFound: no such sandbox."""
         entry = self._open.find(principal, sandbox_id)
@@ -350,6 +359,10 @@ class Sandboxes:
 
     async def release(self, scope: str) -> None:
         await self._open.release(scope)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def sandbox_uri(sandbox_id: str, path: str) -> str:

@@ -282,6 +282,26 @@ class SandboxesAPI(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A file that was written on the user's machine."""
+
+    uri: str
+    path: str
+    size: int
+
+
+class OutputAPI(Protocol):
+    async def save(self, principal: Principal, uris: Sequence[str]) -> Sequence[Saved]:
+        """Save files of sandboxes and sessions as new files of the local user.
+
+        Raises:
+            Invalid: an address or a name is refused; nothing is saved.
+            NotFound, Unavailable, LimitReached
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     sessions: SessionsAPI
     registry: RegistryAPI
@@ -290,3 +310,5 @@ class Services:
     status: Callable[[], Mapping[str, Any]]
     """What `lap_status` shows: {version, home, config, store, runtimes, agents, sandbox,
     problems: [{where, message, remedy}]}.  Quick; from memory."""
+    output: OutputAPI | None = None
+    """Where a local user's files are saved; `None`: nowhere."""

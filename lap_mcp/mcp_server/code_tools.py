@@ -1,4 +1,5 @@
-"""`code_interpreter`: Python in a sandbox, as one tool."""
+"""`code_interpreter`: Python in a sandbox, as one tool; `save_files`: what it made, for a local
+user."""
 
 from __future__ import annotations
 
@@ -8,9 +9,12 @@ from typing import Any, Final, Literal
 import mcp.types as t
 
 from lap_mcp.control.services import Services
+from lap_mcp.errors import Invalid
 
 from . import files as file_arguments
-from .results import interpreter_result
+from .options import MAX_FILES
+from .results import interpreter_result, size_words, text_result
+from .text import clean
 from .toolset import ALWAYS_LOAD, Call, Caller, ToolResult, Toolset, tool
 
 DEFAULT_TIMEOUT: Final = 45.0
@@ -53,18 +57,49 @@ DEFINITION: Final = tool(
 )
 
 
+SAVE_FILES: Final = tool(
+    "save_files",
+    "Save files of a sandbox or a session on the user's machine, as new files in ./lap-output or "
+    "the folder that the user configured. Nothing is overwritten; names that programs run or read "
+    "as settings are refused. Says where each file is.",
+    {
+        "files": {
+            "type": "array",
+            "description": "lap:// URIs of files, from earlier results.",
+            "items": {"type": "string"},
+            "minItems": 1,
+            "maxItems": MAX_FILES,
+        }
+    },
+    required=["files"],
+    annotations=t.ToolAnnotations(
+        read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
+    ),
+)
+
+
 class CodeTools(Toolset):
-    """The toolset `code`."""
+    """The toolset `code`.  `local`: over stdio, where there is one user's machine to save on."""
 
     name = "code"
+
+    def __init__(self, *, local: bool) -> None:
+        self._local = local
 
     async def tools(
         self, caller: Caller, services: Callable[[], Awaitable[Services]]
     ) -> Sequence[t.Tool]:
-        return [DEFINITION]
+        return [DEFINITION, SAVE_FILES] if self._local else [DEFINITION]
 
     async def call(self, call: Call, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         services = await call.services()
+        if name == SAVE_FILES.name:
+            return await _save(services, call, arguments["files"])
+        return await self._interpret(services, call, arguments)
+
+    async def _interpret(
+        self, services: Services, call: Call, arguments: Mapping[str, Any]
+    ) -> ToolResult:
         scope = call.caller.scope
         progress = call.progress
         progress.idle = "The code is running."
@@ -85,3 +120,11 @@ class CodeTools(Toolset):
             )
         explicit = bool(arguments.get("sandbox"))
         return interpreter_result(run, scoped=scope is not None and not explicit)
+
+
+async def _save(services: Services, call: Call, uris: Sequence[str]) -> ToolResult:
+    if services.output is None or call.caller.transport != "stdio":
+        raise Invalid("This server saves no files.", remedy="Read them by their lap:// URIs.")
+    saved = await services.output.save(call.principal, uris)
+    lines = [f"- {clean(file.path)} ({size_words(file.size)})" for file in saved]
+    return text_result("Saved:\n" + "\n".join(lines))
