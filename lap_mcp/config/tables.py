@@ -160,6 +160,9 @@ class ServerTable(Table):
     server listens on anything but loopback."""
     allowed_origins: Texts = ()
     """Values of the `Origin` header that are served; none by default."""
+    public_url: str | None = None
+    """Where clients reach this server, if not at its own address (`https://lap.example.com`): links
+    to files begin with it."""
 
 
 class StoreTable(Table):

@@ -216,6 +216,11 @@ class Sandboxes:
             placed=told.placed,
             reopened=reopened,
             notes=told.notes,
+            versions={
+                file.path: entry.kept[file.path].sha256
+                for file in execution.files
+                if file.path in entry.kept and file.path not in told.not_kept
+            },
             not_kept=told.not_kept,
         )
 

@@ -225,6 +225,8 @@ class SandboxRun:
     unless they were replayed."""
     notes: Sequence[str] = ()
     """Sentences for the caller: what was put back, what a replay did."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Path to SHA-256, for the new and changed files that are kept."""
     not_kept: Mapping[str, str] = field(default_factory=dict)
     """Path to why, for files that would be lost with the container."""
 

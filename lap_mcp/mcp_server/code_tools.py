@@ -12,7 +12,7 @@ from lap_mcp.control.services import Services
 from lap_mcp.errors import Invalid
 
 from . import files as file_arguments
-from .options import MAX_FILES
+from .options import MAX_FILES, FaceOptions
 from .results import interpreter_result, size_words, text_result
 from .text import clean
 from .toolset import ALWAYS_LOAD, Call, Caller, ToolResult, Toolset, tool
@@ -79,12 +79,13 @@ SAVE_FILES: Final = tool(
 
 
 class CodeTools(Toolset):
-    """The toolset `code`.  `local`: over stdio, where there is one user's machine to save on."""
+    """The toolset `code`.  `save_files` is for stdio, where there is one user's machine."""
 
     name = "code"
 
-    def __init__(self, *, local: bool) -> None:
-        self._local = local
+    def __init__(self, options: FaceOptions) -> None:
+        self._local = options.transport == "stdio"
+        self._link = options.link
 
     async def tools(
         self, caller: Caller, services: Callable[[], Awaitable[Services]]
@@ -119,7 +120,7 @@ class CodeTools(Toolset):
                 on_output=on_output if progress.wanted else None,
             )
         explicit = bool(arguments.get("sandbox"))
-        return interpreter_result(run, scoped=scope is not None and not explicit)
+        return interpreter_result(run, scoped=scope is not None and not explicit, link=self._link)
 
 
 async def _save(services: Services, call: Call, uris: Sequence[str]) -> ToolResult:

@@ -59,6 +59,10 @@ class BlobStore:
         finally:
             file.close()
 
+    async def size(self, sha256: str) -> int:
+        """Raises: NotFound."""
+        return await anyio.to_thread.run_sync(self._size, sha256)
+
     async def part(self, sha256: str, start: int, size: int) -> bytes:
         """`size` bytes from `start` on, fewer at the end.  Raises: NotFound."""
         return await anyio.to_thread.run_sync(self._part, sha256, start, size)
@@ -144,6 +148,10 @@ class BlobStore:
         with self._open(sha256) as file:
             file.seek(start)
             return file.read(size)
+
+    def _size(self, sha256: str) -> int:
+        with self._open(sha256) as file:
+            return os.fstat(file.fileno()).st_size
 
     def _open(self, sha256: str) -> BinaryIO:
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):

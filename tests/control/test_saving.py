@@ -198,7 +198,8 @@ def test_a_name_that_something_acts_on_is_refused(name: str) -> None:
     "name",
     [
         "result.csv", "Bericht 2026 (neu).xlsx", "plot.png", "analysis.py", "notes.md", "a.html",
-        "données.parquet", "数据.json", "model.ipynb", "x.tar.gz", "claude-report.md", "makefile.txt",
+        "données.parquet", "数据.json", "model.ipynb", "x.tar.gz",
+        "claude-report.md", "makefile.txt",
         "run.sh.txt", "settings-table.csv", "testing.csv",
     ],
 )  # fmt: skip
