@@ -114,6 +114,7 @@ def sandbox_launcher(config: Config, here: Surroundings, home: Path) -> DockerLa
         image=table.image,
         runtime=table.runtime,
         instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
+        mounts=sandbox_parts.sandbox_mounts(config),
     )
     return DockerLauncher(settings, environ=here.environ, home=here.home)
 

@@ -3,6 +3,7 @@ only the kept ones.  The launcher is chosen in `app.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from lap_mcp.clock import SystemClock
 from lap_mcp.config import Config
 
 if TYPE_CHECKING:
-    from lap_sandbox.base import Limits
+    from lap_sandbox.base import Limits, Mount
 
     from lap_mcp.control.sandbox_entry import SandboxLimits
     from lap_mcp.control.shelf import Shelf
@@ -32,6 +33,16 @@ def sandbox_size(config: Config) -> Limits:
         files=table.files,
         file_size=table.file_size,
     )
+
+
+def sandbox_mounts(config: Config) -> Sequence[Mount]:
+    """Folders that every sandbox may read; they were checked when the file was read."""
+    from lap_sandbox.base import Mount
+
+    return [
+        Mount(source=Path(source), target=f"/mnt/{name}")
+        for name, source in sorted(config.sandbox.mounts.items())
+    ]
 
 
 def sandbox_limits(config: Config) -> SandboxLimits:

@@ -114,6 +114,9 @@ class SandboxTable(Table):
     max_open: int = Field(16, ge=1, le=200)
     """Sandboxes open at the same time, of everybody together."""
     per_principal: int = Field(8, ge=1, le=200)
+    mounts: Mapping[str, str] = Field(default_factory=dict)
+    """Name to an absolute folder of the host: sandboxes read it as `/mnt/NAME`.  Not `/`, a home
+    folder, the system's own ones, `LAP_HOME`, nor what has a socket in it."""
 
 
 class McpTable(Table):

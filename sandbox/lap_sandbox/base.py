@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 MiB = 1024 * 1024
@@ -231,6 +232,16 @@ class Launcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A folder of the host that sandboxes may read."""
+
+    source: Path
+    """Absolute."""
+    target: str
+    """Where it is in a sandbox: absolute, in normal form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LauncherConfig:
     """What the operator may set, whatever the launcher."""
 
@@ -245,3 +256,4 @@ class LauncherConfig:
     the next one, so that what a cell left running costs nothing."""
     instance: str = "default"
     """Whose containers these are: one label value per `LAP_HOME`."""
+    mounts: Sequence[Mount] = ()
