@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -52,6 +52,16 @@ class Restored:
     """Path to why not."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Garbage:
+    """A blob that a sandbox named, and names no more."""
+
+    since: float
+    sha256: str
+    size: int
+    principal: str
+
+
 @dataclass(slots=True)
 class _Quota:
     at: float
@@ -69,8 +79,9 @@ class Keeping:
         self._quotas: dict[str, _Quota] = {}
         self._full: set[str] = set()
         """Principals for whom no more is kept."""
-        self._garbage: deque[tuple[float, str, int]] = deque()
-        """(since when nothing of ours names it, blob, its size)"""
+        self._garbage: deque[_Garbage] = deque()
+        self._waiting: Counter[str] = Counter()
+        """Principal to the bytes of theirs in it."""
 
     # Out -----------------------------------------------------------------------------------------
 
@@ -146,15 +157,31 @@ class Keeping:
         finally:
             await writer.close()
 
-    async def given(self, entry: Entry, info: FileInfo, data: bytes) -> KeptFile:
-        """A file that a caller gave, put into the sandbox as `info`; `store` keeps it."""
-        sha256 = await self._blobs.put(data)
-        return KeptFile(path=info.path, size=len(data), sha256=sha256, modified=info.modified)
+    async def keep_given(
+        self, entry: Entry, files: Sequence[tuple[FileInfo, bytes]]
+    ) -> Mapping[str, str]:
+        """Keep files that a caller gave, as they were put into the sandbox; path to why for those
+        that are not kept.
 
-    async def store(self, entry: Entry, files: Sequence[KeptFile]) -> None:
-        """Raises: LeaseLost, StoreError."""
-        if files:
-            await self._store(entry, files)
+        Raises:
+            LeaseLost, StoreError
+        """
+        refused: dict[str, str] = {}
+        wanted: list[tuple[FileInfo, bytes]] = []
+        for info, data in files:
+            why = await self._refusal(entry, info, [info for info, _ in wanted])
+            if why:
+                refused[info.path] = why
+            else:
+                wanted.append((info, data))
+        if wanted:
+            sha256s = await self._blobs.put_all([data for _, data in wanted])
+            kept = [
+                KeptFile(path=info.path, size=len(data), sha256=sha256, modified=info.modified)
+                for (info, data), sha256 in zip(wanted, sha256s, strict=True)
+            ]
+            await self._store(entry, kept)
+        return refused
 
     async def _store(
         self, entry: Entry, files: Sequence[KeptFile], gone: Collection[str] = ()
@@ -180,7 +207,9 @@ class Keeping:
         if old is not None:
             entry.kept_size -= old.size
             if new is None or new.sha256 != old.sha256:
-                self._garbage.append((self._clock.now(), old.sha256, old.size))
+                now = self._clock.now()
+                self._garbage.append(_Garbage(now, old.sha256, old.size, entry.principal))
+                self._waiting[entry.principal] += old.size
         if new is not None:
             entry.kept_size += new.size
             entry.kept[path] = new
@@ -194,8 +223,8 @@ class Keeping:
         own -= 0 if old is None else old.size
         if own > self._limits.keep_each:
             return f"{_mega(self._limits.keep_each)} of one sandbox are kept (sandbox.keep_each)"
-        waiting = sum(size for _, _, size in self._garbage)
-        if await self._others(entry) + own + waiting > self._limits.keep:
+        own += self._waiting[entry.principal]
+        if await self._others(entry) + own > self._limits.keep:
             return f"{_mega(self._limits.keep)} are kept for you (sandbox.keep)"
         return ""
 
@@ -291,9 +320,10 @@ class Keeping:
             self._full.add(principal) if kept > self._limits.keep else self._full.discard(principal)
         now = self._clock.now()
         due: dict[str, float] = {}
-        while self._garbage and self._garbage[0][0] + _GRACE < now:
-            since, sha256, _ = self._garbage.popleft()
-            due[sha256] = since
+        while self._garbage and self._garbage[0].since + _GRACE < now:
+            one = self._garbage.popleft()
+            self._waiting[one.principal] -= one.size
+            due[one.sha256] = one.since
         if due:
             await self._discard(due, min(due.values()))
 
@@ -306,11 +336,18 @@ class Keeping:
     async def forget(self, before: float) -> int:
         """Drop sandboxes that nobody used since `before`, and bytes that no sandbox names."""
         count, now = 0, self._clock.now()
-        while gone := await self._database.write(
-            lambda connection: sandboxes.forget(connection, before, now)
-        ):
-            count += gone
-        old = now - _GRACE
+        while True:
+            gone = await self._database.write(
+                lambda connection: sandboxes.forget(connection, before, now)
+            )
+            count += gone.count
+            if gone.blobs:
+                await self._discard(gone.blobs, now - _GRACE)
+            if not gone.count:
+                break
+        # What was left by servers that were killed.  As old as that, because a store that was
+        # exchanged for another one knows none of these files, and may come back.
+        old = now - self._limits.retention
         candidates = await self._blobs.old(old)
         for start in range(0, len(candidates), 1000):
             await self._discard(candidates[start : start + 1000], old)

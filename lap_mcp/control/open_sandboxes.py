@@ -32,7 +32,7 @@ from .sandbox_entry import Entry, Room, SandboxLimits
 
 log = logging.getLogger(__name__)
 
-_LAST_LOOK = 30.0
+_LAST_LOOK = 10.0
 """Seconds for what is to be kept of a sandbox that is closed."""
 _LAST_LOOK_AT_END = 4.0
 """The same when the server stops."""

@@ -51,8 +51,8 @@ def lost_words(execution: Execution, restored: Restored | None) -> str:
         words.append("Variables are lost; files are kept, and the next call opens it with them.")
         return " ".join(words)
     words.append(
-        f"Variables are lost; {files_back(restored.files)} in /mnt/data as before this call. What "
-        "it wrote itself is lost."
+        f"Variables are lost; {files_back(restored.files)} in /mnt/data as before the code ran. "
+        "What it wrote itself is lost."
     )
     if restored.left_out:
         words.append(f"Not put back: {some(restored.left_out)}.")

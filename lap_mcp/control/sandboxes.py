@@ -234,34 +234,27 @@ class Sandboxes:
             if done.stopped is not None:
                 told.not_kept.update(await self._keeping.keep(entry, list(changed.values())))
                 return done.stopped
-        placed = [await self._place(entry, file) for file in job.given]
-        told.placed += [file.path for file in placed]
+        placed = [(await entry.sandbox.put(file.name, file.data), file.data) for file in job.given]
+        told.placed += [info.path for info, _ in placed]
+        if placed:
+            told.not_kept.update(await self._keeping.keep_given(entry, placed))
         entry.busy_until = self._clock.now() + job.timeout
         entry.ran = True
         execution = await entry.sandbox.execute(
             job.code, timeout=job.timeout, on_output=job.on_output
         )
-        if execution.files_lost:
-            execution = await self._refill(entry, placed, execution)
-        elif changed or placed or execution.files:
-            changed.update({info.path: info for info in execution.files})
-            news = [file for file in placed if file.path not in changed]
-            await self._keeping.store(entry, news)
-            told.not_kept.update(await self._keeping.keep(entry, list(changed.values())))
-        await self._recorder.note(entry, job.code, execution, room=self._keeping.has_room(entry))
         if execution.state_lost:
             entry.cold = True
+        if execution.files_lost:
+            execution = await self._refill(entry, execution)
+        elif changed or execution.files:
+            changed.update({info.path: info for info in execution.files})
+            told.not_kept.update(await self._keeping.keep(entry, list(changed.values())))
+        await self._recorder.note(entry, job.code, execution, room=self._keeping.has_room(entry))
         return execution
 
-    async def _place(self, entry: Entry, file: GivenFile) -> KeptFile:
-        info = await entry.sandbox.put(file.name, file.data)
-        return await self._keeping.given(entry, info, file.data)
-
-    async def _refill(
-        self, entry: Entry, placed: Sequence[KeptFile], execution: Execution
-    ) -> Execution:
+    async def _refill(self, entry: Entry, execution: Execution) -> Execution:
         """The execution ended its container, and there is another one: put the files back."""
-        await self._keeping.store(entry, placed)
         entry.ran = False
         if not entry.sandbox.alive:
             return replace(execution, notice=lost_words(execution, None))

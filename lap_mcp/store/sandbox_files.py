@@ -58,6 +58,8 @@ def of_sandbox(
     connection: Connection, sandbox_id: str, *, after: str = "", limit: int = 100_000
 ) -> Sequence[KeptFile]:
     """By path, those after `after`."""
+    if not _storable(after):
+        return []
     rows = connection.execute(
         sa.select(sandbox_files)
         .where(sandbox_files.c.sandbox_id == sandbox_id, sandbox_files.c.path > after)
@@ -67,7 +69,14 @@ def of_sandbox(
     return [_file(row) for row in rows]
 
 
+def _storable(path: str) -> bool:
+    """No name that is kept has these, and a database would not even compare them."""
+    return "\0" not in path and not any("\ud800" <= char <= "\udfff" for char in path)
+
+
 def find(connection: Connection, sandbox_id: str, path: str) -> KeptFile | None:
+    if not _storable(path):
+        return None
     row = connection.execute(
         sa.select(sandbox_files).where(
             sandbox_files.c.sandbox_id == sandbox_id, sandbox_files.c.path == path

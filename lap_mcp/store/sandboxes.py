@@ -6,6 +6,7 @@ an open sandbox names its own, and a process that was stopped past its lease can
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -15,12 +16,13 @@ from sqlalchemy import Connection
 from lap_mcp.errors import LeaseLost, NotFound
 
 from .owners import Owner
-from .tables import owners, sandbox_files, sandboxes
+from .tables import cell_outputs, owners, sandbox_files, sandboxes
 
 LEASE = 60.0
 """Seconds.  On one machine the end of a process is seen at once; this is for the others."""
 
 _BATCH = 50
+_ID = re.compile("sbx_[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ def add(connection: Connection, sandbox_id: str, principal: str, owner: str, now
 
 def find(connection: Connection, principal: str, sandbox_id: str) -> SandboxRecord:
     """Raises: NotFound."""
+    if not _ID.fullmatch(sandbox_id):
+        raise missing(sandbox_id)
     row = connection.execute(
         sa.select(sandboxes).where(sandboxes.c.id == sandbox_id, sandboxes.c.principal == principal)
     ).first()
@@ -203,13 +207,26 @@ def _mine(held: Held) -> Sequence[sa.ColumnElement[bool]]:
     )
 
 
-def forget(connection: Connection, before: float, now: float) -> int:
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    count: int
+    blobs: Collection[str]
+    """What they named; others may name it, too."""
+
+
+def forget(connection: Connection, before: float, now: float) -> Forgotten:
     """Delete sandboxes that were last used before `before` and that nobody has open, a batch at a
-    time; how many.  Their files and cells go with them."""
+    time.  Their files and cells go with them."""
     unused = sa.and_(
         sandboxes.c.used_at < before,
         sa.or_(sandboxes.c.lease_owner.is_(None), sandboxes.c.lease_until < now),
     )
-    batch = sa.select(sandboxes.c.id).where(unused).limit(_BATCH)
+    chosen = connection.scalars(sa.select(sandboxes.c.id).where(unused).limit(_BATCH)).all()
+    blobs: set[str] = set()
+    for table in (sandbox_files, cell_outputs):
+        blobs.update(
+            connection.scalars(sa.select(table.c.sha256).where(table.c.sandbox_id.in_(chosen)))
+        )
     # `unused` again: somebody may have opened one since.
-    return connection.execute(sandboxes.delete().where(sandboxes.c.id.in_(batch), unused)).rowcount
+    done = connection.execute(sandboxes.delete().where(sandboxes.c.id.in_(chosen), unused))
+    return Forgotten(done.rowcount, blobs)
