@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import anyio
 from lap_sandbox.base import FileInfo
@@ -26,6 +26,7 @@ from lap_mcp.store.blobs import PIECE, BlobStore
 from lap_mcp.store.database import Database
 from lap_mcp.store.sandbox_files import KeptFile
 
+from .leftovers import Leftovers
 from .sandbox_entry import Entry, SandboxLimits, mark
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,6 @@ _AT_ONCE = 8
 """Files on their way into a container."""
 _QUOTA_AGE = 30.0
 """Seconds for which a principal's total, as the store said it, is good."""
-_GRACE = 300.0
-"""Seconds between a blob's last name going away and its end: somebody may have found it there and
-not yet have said so."""
 
 
 @dataclass(slots=True)
@@ -50,16 +48,6 @@ class Restored:
     files: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
     """Path to why not."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Garbage:
-    """A blob that a sandbox named, and names no more."""
-
-    since: float
-    sha256: str
-    size: int
-    principal: str
 
 
 @dataclass(slots=True)
@@ -79,9 +67,7 @@ class Keeping:
         self._quotas: dict[str, _Quota] = {}
         self._full: set[str] = set()
         """Principals for whom no more is kept."""
-        self._garbage: deque[_Garbage] = deque()
-        self._waiting: Counter[str] = Counter()
-        """Principal to the bytes of theirs in it."""
+        self.leftovers = Leftovers(database, blobs, limits, clock)
 
     # Out -----------------------------------------------------------------------------------------
 
@@ -140,7 +126,13 @@ class Keeping:
                 # Something in there may write on: it is looked at again.
                 entry.dirty = entry.dirty or size != info.size
                 kept.append(
-                    KeptFile(path=info.path, size=size, sha256=sha256, modified=info.modified)
+                    KeptFile(
+                        path=info.path,
+                        size=size,
+                        sha256=sha256,
+                        modified=info.modified,
+                        origin="made",
+                    )
                 )
         return kept
 
@@ -177,7 +169,13 @@ class Keeping:
         if wanted:
             sha256s = await self._blobs.put_all([data for _, data in wanted])
             kept = [
-                KeptFile(path=info.path, size=len(data), sha256=sha256, modified=info.modified)
+                KeptFile(
+                    path=info.path,
+                    size=len(data),
+                    sha256=sha256,
+                    modified=info.modified,
+                    origin="given",
+                )
                 for (info, data), sha256 in zip(wanted, sha256s, strict=True)
             ]
             await self._store(entry, kept)
@@ -207,9 +205,7 @@ class Keeping:
         if old is not None:
             entry.kept_size -= old.size
             if new is None or new.sha256 != old.sha256:
-                now = self._clock.now()
-                self._garbage.append(_Garbage(now, old.sha256, old.size, entry.principal))
-                self._waiting[entry.principal] += old.size
+                self.leftovers.add(entry.principal, old.sha256, old.size)
         if new is not None:
             entry.kept_size += new.size
             entry.kept[path] = new
@@ -223,7 +219,7 @@ class Keeping:
         own -= 0 if old is None else old.size
         if own > self._limits.keep_each:
             return f"{_mega(self._limits.keep_each)} of one sandbox are kept (sandbox.keep_each)"
-        own += self._waiting[entry.principal]
+        own += self.leftovers.of(entry.principal)
         if await self._others(entry) + own > self._limits.keep:
             return f"{_mega(self._limits.keep)} are kept for you (sandbox.keep)"
         return ""
@@ -252,6 +248,8 @@ class Keeping:
         Raises:
             LapError, SandboxError: it could not be done, or not wholly.
         """
+        if entry.bare:  # a replay that was cut off: what is not there is not gone
+            return
         listed = await entry.sandbox.list(limit=MAX_FILES)
         await self.keep(entry, listed)
         there = {info.path for info in listed}
@@ -274,14 +272,22 @@ class Keeping:
 
     # In ------------------------------------------------------------------------------------------
 
-    async def restore(self, entry: Entry) -> Restored:
-        """Put every kept file into a container that has none of them, the newest first.
+    async def restore(
+        self, entry: Entry, *, only: Literal["given", "made"] | None = None
+    ) -> Restored:
+        """Put the kept files into a container that has none of them, the newest first.
+
+        `only` some of them: first the given ones, then, when a replay is over, the others; between
+        the two the sandbox is `bare`.
 
         Raises:
             SandboxGone
         """
         done = Restored()
-        entry.seen.clear()
+        if only != "made":
+            entry.seen.clear()
+        wanted = [file for file in entry.kept.values() if only in (None, file.origin)]
+        entry.bare = only != "made" and len(wanted) < len(entry.kept)
         places = anyio.Semaphore(_AT_ONCE)
 
         async def put_back(file: KeptFile) -> None:
@@ -295,7 +301,7 @@ class Keeping:
                     done.files += 1
 
         async with anyio.create_task_group() as tasks:
-            for file in sorted(entry.kept.values(), key=lambda file: -file.modified):
+            for file in sorted(wanted, key=lambda file: -file.modified):
                 tasks.start_soon(put_back, file)
         if not entry.sandbox.alive:
             raise SandboxGone("The sandbox ended while its files were put back.")
@@ -306,52 +312,18 @@ class Keeping:
             return await entry.sandbox.put(file.path, await self._blobs.get(file.sha256))
         return await entry.sandbox.put(file.path, self._blobs.pieces(file.sha256))
 
-    # Away ----------------------------------------------------------------------------------------
+    # Looking after -------------------------------------------------------------------------------
 
-    def closed(self, entry: Entry) -> None:
-        self._quotas.pop(entry.id, None)
-
-    async def sweep(self, principals: Collection[str]) -> None:
-        """See who has no room left, and delete bytes that nothing names any more."""
+    async def count(self, principals: Collection[str]) -> None:
+        """See for whom no more is kept."""
         for principal in principals:
             kept = await self._database.read(
                 functools.partial(sandbox_files.kept_of, principal=principal)
             )
             self._full.add(principal) if kept > self._limits.keep else self._full.discard(principal)
-        now = self._clock.now()
-        due: dict[str, float] = {}
-        while self._garbage and self._garbage[0].since + _GRACE < now:
-            one = self._garbage.popleft()
-            self._waiting[one.principal] -= one.size
-            due[one.sha256] = one.since
-        if due:
-            await self._discard(due, min(due.values()))
 
-    async def _discard(self, candidates: Collection[str], before: float) -> None:
-        unnamed = await self._database.read(
-            lambda connection: sandbox_files.unnamed(connection, candidates)
-        )
-        await self._blobs.discard(unnamed, before)
-
-    async def forget(self, before: float) -> int:
-        """Drop sandboxes that nobody used since `before`, and bytes that no sandbox names."""
-        count, now = 0, self._clock.now()
-        while True:
-            gone = await self._database.write(
-                lambda connection: sandboxes.forget(connection, before, now)
-            )
-            count += gone.count
-            if gone.blobs:
-                await self._discard(gone.blobs, now - _GRACE)
-            if not gone.count:
-                break
-        # What was left by servers that were killed.  As old as that, because a store that was
-        # exchanged for another one knows none of these files, and may come back.
-        old = now - self._limits.retention
-        candidates = await self._blobs.old(old)
-        for start in range(0, len(candidates), 1000):
-            await self._discard(candidates[start : start + 1000], old)
-        return count
+    def closed(self, entry: Entry) -> None:
+        self._quotas.pop(entry.id, None)
 
     async def close(self, entry: Entry) -> None:
         """The last look before its container goes: what cannot be kept any more is logged."""

@@ -119,8 +119,13 @@ class OpenSandboxes:
     def holds(self, entry: Entry) -> bool:
         return self._entries.get(entry.id) is entry and entry.sandbox.alive
 
-    async def by_id(self, principal: Principal, sandbox_id: str) -> tuple[Entry, Opened | None]:
-        """Raises: NotFound, Conflict, LimitReached, Unavailable."""
+    async def by_id(
+        self, principal: Principal, sandbox_id: str, *, bare: bool = False
+    ) -> tuple[Entry, Opened | None]:
+        """`bare`: if it is opened again, then with the given files only.
+
+        Raises: NotFound, Conflict, LimitReached, Unavailable.
+        """
         entry = self.find(principal, sandbox_id)
         if entry is not None:
             return entry, None
@@ -133,10 +138,12 @@ class OpenSandboxes:
             dead = self._entries.get(sandbox_id)
             if dead is not None:
                 await self._end(dead)
-            return await self._reopen(await self._record(principal, sandbox_id))
+            return await self._reopen(await self._record(principal, sandbox_id), bare=bare)
 
-    async def of_scope(self, principal: Principal, scope: str) -> tuple[Entry, Opened | None]:
-        """The default sandbox of a connection."""
+    async def of_scope(
+        self, principal: Principal, scope: str, *, bare: bool = False
+    ) -> tuple[Entry, Opened | None]:
+        """The default sandbox of a connection; as `by_id`."""
         known = self._entries.get(self._scopes.get(scope, ""))
         if known is not None and known.sandbox.alive and known.principal == principal.id:
             return known, None
@@ -144,7 +151,7 @@ class OpenSandboxes:
             sandbox_id = self._scopes.get(scope)
             if sandbox_id is not None:
                 try:
-                    return await self.by_id(principal, sandbox_id)
+                    return await self.by_id(principal, sandbox_id, bare=bare)
                 except NotFound:  # forgotten, or another principal's on the same connection
                     self._scopes.pop(scope, None)
             return await self._fresh(principal, scope)
@@ -194,13 +201,13 @@ class OpenSandboxes:
             self._scopes[scope] = entry.id
         return entry, Opened()
 
-    async def _reopen(self, record: SandboxRecord) -> tuple[Entry, Opened]:
+    async def _reopen(self, record: SandboxRecord, *, bare: bool) -> tuple[Entry, Opened]:
         await self.readiness.require()
         await self._room.reserve(record.principal)
         try:
             held = await self._seize(record.id)
             try:
-                entry, restored = await self._refilled(record, held)
+                entry, restored = await self._refilled(record, held, bare=bare)
             except BaseException:
                 await self._free(held)
                 raise
@@ -209,7 +216,9 @@ class OpenSandboxes:
             self._room.settled(record.principal)
         return entry, Opened(restored)
 
-    async def _refilled(self, record: SandboxRecord, held: Held) -> tuple[Entry, Restored]:
+    async def _refilled(
+        self, record: SandboxRecord, held: Held, *, bare: bool
+    ) -> tuple[Entry, Restored]:
         kept = await self._database.read(
             lambda connection: sandbox_files.of_sandbox(connection, record.id)
         )
@@ -221,7 +230,7 @@ class OpenSandboxes:
         entry.kept = {file.path: file for file in kept}
         entry.kept_size = sum(file.size for file in kept)
         try:
-            return entry, await self._keeping.restore(entry)
+            return entry, await self._keeping.restore(entry, only="given" if bare else None)
         except BaseException as error:
             await self._drop(sandbox)
             if not isinstance(error, SandboxError):
@@ -230,6 +239,17 @@ class OpenSandboxes:
                 f"The files of sandbox {record.id} could not be put back: {error}",
                 remedy="They are still kept. Call again.",
             ) from error
+
+    async def exchange(self, entry: Entry) -> Restored:
+        """Another container for an open sandbox, with the given files only.
+
+        Raises: Unavailable, LimitReached, SandboxGone
+        """
+        fresh = await self._launch()
+        old, entry.sandbox = entry.sandbox, fresh
+        entry.ran = False
+        await self._drop(old)
+        return await self._keeping.restore(entry, only="given")
 
     async def _seize(self, sandbox_id: str) -> Held:
         """Raises: Conflict: another process has it open; which."""

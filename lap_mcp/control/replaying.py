@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import anyio
-from lap_sandbox.base import Execution, ExecutionError, FileInfo
+from lap_sandbox.base import Execution, ExecutionError
 
 from lap_mcp.store import cells
 from lap_mcp.store.cells import Cell
@@ -19,50 +19,39 @@ from .sandbox_entry import Entry
 @dataclass(slots=True)
 class Replayed:
     words: str
-    files: dict[str, FileInfo] = field(default_factory=dict)
-    """What the cells made, by path."""
     stopped: Execution | None = None
     """The outcome where it ended early; nothing more was run."""
 
 
-async def replay(entry: Entry, database: Database, recorder: Recorder, timeout: float) -> Replayed:
-    """Bring back the variables of a sandbox whose container was replaced.
-
-    Args:
-        timeout: seconds for all cells together.
-    Raises:
-        SandboxGone, StoreError
-    """
-    if not entry.cold:
-        return Replayed("Its variables are still there: nothing was replayed.")
+async def replayable(entry: Entry, database: Database, recorder: Recorder) -> Sequence[Cell] | str:
+    """The cells to run again, or why there are none.  Raises: StoreError."""
     await recorder.flush()
     recorded = await database.read(lambda connection: cells.of_sandbox(connection, entry.id))
     if [cell.number for cell in recorded] != list(range(1, entry.number + 1)):
-        return _refused(
-            f"of its {entry.number} cells {len(recorded)} are recorded (the newest "
-            f"{cells.KEPT}, each up to {MAX_CODE // 1024} kB, while there is room)"
+        return (
+            f"of its {entry.number} cells {len(recorded)} are recorded (the newest {cells.KEPT}, "
+            f"each up to {MAX_CODE // 1024} kB, while there is room)"
         )
-    todo = [cell for cell in recorded if cell.repeats]
-    if entry.ran:
-        await entry.sandbox.reset()
-    entry.ran = True
-    done = await _again(entry, todo, timeout)
-    if done.stopped is None:
-        entry.cold = False
-    return done
+    return [cell for cell in recorded if cell.repeats]
 
 
-async def _again(entry: Entry, todo: Sequence[Cell], timeout: float) -> Replayed:
+async def replay(entry: Entry, todo: Sequence[Cell], timeout: float) -> Replayed:
+    """Run cells in a fresh interpreter.
+
+    Args:
+        timeout: seconds for all of them together.
+    Raises:
+        SandboxGone
+    """
     done = Replayed("")
     end = anyio.current_time() + timeout
+    entry.ran = True
     for place, cell in enumerate(todo, 1):
         left = end - anyio.current_time()
         where = f"Replay stopped at cell {place} of {len(todo)} (its number was {cell.number})"
         if left <= 0:
             return _stopped(done, None, f"{where}: {timeout:g} s were over.")
         execution = await entry.sandbox.execute(cell.code, timeout=left)
-        done.files.update({info.path: info for info in execution.files})
-        entry.dirty = entry.dirty or execution.files_more
         if digest(execution) != cell.digest:
             why = "it showed something else than the first time"
             if execution.status not in ("ok", "error"):
@@ -73,6 +62,7 @@ async def _again(entry: Entry, todo: Sequence[Cell], timeout: float) -> Replayed
         f"Replayed {count} recorded cell{'s' if count != 1 else ''} with the same results: "
         "variables are as they were."
     )
+    entry.cold = False
     return done
 
 
@@ -83,9 +73,9 @@ def _stopped(done: Replayed, last: Execution | None, words: str) -> Replayed:
     error = last.error or ExecutionError(name="ReplayStopped", value=words, traceback="")
     status = "error" if last.status == "ok" else last.status
     done.words = told
-    done.stopped = replace(last, status=status, error=error, files=tuple(done.files.values()))
+    done.stopped = replace(last, status=status, error=error, files=())
     return done
 
 
-def _refused(why: str) -> Replayed:
-    return _stopped(Replayed(""), None, f"Nothing was replayed: {why}.")
+def refused(words: str) -> Replayed:
+    return _stopped(Replayed(""), None, words)

@@ -64,6 +64,8 @@ class Entry:
     """The interpreter has run something since it began."""
     cold: bool = False
     """Variables of recorded cells are gone."""
+    bare: bool = False
+    """Kept files are not back yet, because a replay is to make its own first."""
     dirty: bool = False
     """There may be changes in /mnt/data that no execution reported."""
     kept: dict[str, KeptFile] = field(default_factory=dict)

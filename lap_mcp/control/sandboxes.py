@@ -25,9 +25,10 @@ from lap_mcp.store.database import Database
 from lap_mcp.store.sandbox_files import KeptFile
 
 from .cell_record import Recorder
-from .keeping import Keeping
+from .keeping import Keeping, Restored
 from .open_sandboxes import Opened, OpenSandboxes
 from .prompt_files import GivenFile
+from .replaying import Replayed, refused, replayable
 from .replaying import replay as replay_cells
 from .sandbox_entry import Entry, SandboxLimits
 from .sandbox_words import gone, lost_words, restored_words, worded
@@ -139,7 +140,8 @@ class Sandboxes:
                 if now - renewed >= _RENEW:
                     renewed = now
                     await self._open.renew()
-                    await self._keeping.sweep({entry.principal for entry in self._open.all()})
+                    await self._keeping.count({entry.principal for entry in self._open.all()})
+                    await self._keeping.leftovers.sweep()
                 if now - forgotten >= _FORGET:
                     forgotten = now
                     await self.forget(self._clock.now() - self._limits.retention)
@@ -167,7 +169,7 @@ class Sandboxes:
         given = await self._read_files(principal, files) if files else ()
         job = _Job(code=code, given=given, timeout=timeout, replay=replay, on_output=on_output)
         while True:
-            entry, opened = await self._entry(principal, sandbox_id, scope)
+            entry, opened = await self._entry(principal, sandbox_id, scope, bare=replay)
             with entry.used(self._clock):
                 async with entry.lock:
                     if self._open.holds(entry):
@@ -176,25 +178,23 @@ class Sandboxes:
             sandbox_id = entry.id
 
     async def _entry(
-        self, principal: Principal, sandbox_id: str | None, scope: str | None
+        self, principal: Principal, sandbox_id: str | None, scope: str | None, *, bare: bool
     ) -> tuple[Entry, Opened | None]:
         if sandbox_id is not None:
-            return await self._open.by_id(principal, sandbox_id)
+            return await self._open.by_id(principal, sandbox_id, bare=bare)
         if scope is not None:
-            return await self._open.of_scope(principal, scope)
+            return await self._open.of_scope(principal, scope, bare=bare)
         return await self._open.fresh(principal)
 
     async def _run_in(self, entry: Entry, opened: Opened | None, job: _Job) -> SandboxRun:
         told = _Told()
-        reopened = opened is not None and opened.restored is not None
-        if opened is not None and opened.restored is not None:
-            told.notes.append(restored_words(entry, opened.restored, replay=job.replay))
-            told.not_kept.update(opened.restored.left_out)
+        restored = None if opened is None else opened.restored
         before = entry.dirty
         # Until it is known what became of the files: whatever cuts this off, they are looked at.
         entry.dirty = True
         try:
-            execution = await self._execute(entry, job, told)
+            stopped = await self._prepared(entry, job, restored, told)
+            execution = stopped or await self._execute(entry, job, told)
         except SandboxGone as error:
             await self._open.lost(entry)
             raise gone(entry, error) from error
@@ -211,10 +211,10 @@ class Sandboxes:
         return SandboxRun(
             sandbox_id=entry.id,
             execution=execution,
-            fresh=opened is not None and not reopened,
+            fresh=opened is not None and restored is None,
             uris={file.path: sandbox_uri(entry.id, file.path) for file in execution.files},
             placed=told.placed,
-            reopened=reopened,
+            reopened=restored is not None,
             notes=told.notes,
             versions={
                 file.path: entry.kept[file.path].sha256
@@ -224,16 +224,40 @@ class Sandboxes:
             not_kept=told.not_kept,
         )
 
-    async def _execute(self, entry: Entry, job: _Job, told: _Told) -> Execution:
-        changed: dict[str, FileInfo] = {}
+    async def _prepared(
+        self, entry: Entry, job: _Job, restored: Restored | None, told: _Told
+    ) -> Execution | None:
+        """Replay, and have all files back; the outcome of a replay that ended early."""
+        replayed = None
         if job.replay:
             entry.busy_until = self._clock.now() + 2 * job.timeout
-            done = await replay_cells(entry, self._database, self._recorder, job.timeout)
-            told.notes.append(done.words)
-            changed.update(done.files)
-            if done.stopped is not None:
-                told.not_kept.update(await self._keeping.keep(entry, list(changed.values())))
-                return done.stopped
+            replayed = await self._replayed(entry, job)
+        if entry.bare:
+            rest = await self._keeping.restore(entry, only="made")
+            if restored is not None:
+                restored.files += rest.files
+            told.not_kept.update(rest.left_out)
+        if restored is not None:
+            told.notes.append(restored_words(entry, restored, replay=job.replay))
+            told.not_kept.update(restored.left_out)
+        if replayed is None:
+            return None
+        told.notes.append(replayed.words)
+        return replayed.stopped
+
+    async def _replayed(self, entry: Entry, job: _Job) -> Replayed:
+        if not entry.cold:
+            return Replayed("Its variables are still there: nothing was replayed.")
+        todo = await replayable(entry, self._database, self._recorder)
+        if isinstance(todo, str):
+            return refused(f"Nothing was replayed: {todo}.")
+        made = any(file.origin == "made" for file in entry.kept.values())
+        if entry.ran or (made and not entry.bare):
+            # Not among files that the cells are still to make: they would find what they left.
+            await self._open.exchange(entry)
+        return await replay_cells(entry, todo, job.timeout)
+
+    async def _execute(self, entry: Entry, job: _Job, told: _Told) -> Execution:
         placed = [(await entry.sandbox.put(file.name, file.data), file.data) for file in job.given]
         told.placed += [info.path for info, _ in placed]
         if placed:
@@ -247,9 +271,8 @@ class Sandboxes:
             entry.cold = True
         if execution.files_lost:
             execution = await self._refill(entry, execution)
-        elif changed or execution.files:
-            changed.update({info.path: info for info in execution.files})
-            told.not_kept.update(await self._keeping.keep(entry, list(changed.values())))
+        elif execution.files:
+            told.not_kept.update(await self._keeping.keep(entry, execution.files))
         await self._recorder.note(entry, job.code, execution, room=self._keeping.has_room(entry))
         return execution
 
@@ -353,7 +376,7 @@ class Sandboxes:
 
     async def forget(self, before: float) -> int:
         """Forget sandboxes that nobody used since `before`, with their files; how many."""
-        return await self._keeping.forget(before)
+        return await self._keeping.leftovers.forget(before)
 
     async def release(self, scope: str) -> None:
         await self._open.release(scope)

@@ -27,7 +27,8 @@ from lap_mcp.store.database import Database
 from lap_mcp.store.sandbox_files import KeptFile
 from lap_mcp.store.sandboxes import SandboxRecord
 
-from .keeping import MAX_FILES, Keeping
+from .keeping import MAX_FILES
+from .leftovers import Leftovers
 from .notebooks import notebook
 from .sandbox_entry import SandboxLimits
 
@@ -118,11 +119,18 @@ class Shelf:
             while piece := await file.read(PIECE):
                 await writer.write(piece)
             sha256 = await writer.finish()
-        return KeptFile(path=name, size=writer.size, sha256=sha256, modified=self.clock.now())
+        return KeptFile(
+            path=name,
+            size=writer.size,
+            sha256=sha256,
+            modified=self.clock.now(),
+            origin="given",
+        )
 
     async def forget(self, before: float) -> int:
         """Forget sandboxes that nobody has open or used since `before`; how many."""
-        return await Keeping(self.database, self.blobs, self.limits, self.clock).forget(before)
+        leftovers = Leftovers(self.database, self.blobs, self.limits, self.clock)
+        return await leftovers.forget(before)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -23,6 +23,8 @@ class KeptFile:
     sha256: str
     modified: float
     """By the sandbox's clock when it was kept."""
+    origin: Literal["given", "made"]
+    """`given`: by a caller, and not changed since.  A replay begins with these only."""
 
 
 def put(connection: Connection, sandbox_id: str, files: Sequence[KeptFile], now: float) -> None:
@@ -38,6 +40,7 @@ def put(connection: Connection, sandbox_id: str, files: Sequence[KeptFile], now:
                     "size": file.size,
                     "sha256": file.sha256,
                     "modified": file.modified,
+                    "origin": file.origin,
                     "at": now,
                 }
                 for file in files
@@ -110,7 +113,13 @@ def unnamed(connection: Connection, candidates: Collection[str]) -> Sequence[str
 
 
 def _file(row: sa.Row[Any]) -> KeptFile:
-    return KeptFile(path=row.path, size=row.size, sha256=row.sha256, modified=row.modified)
+    return KeptFile(
+        path=row.path,
+        size=row.size,
+        sha256=row.sha256,
+        modified=row.modified,
+        origin=row.origin,
+    )
 
 
 def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:

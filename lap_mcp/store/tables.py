@@ -226,6 +226,7 @@ sandbox_files = Table(
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("modified", Double, nullable=False),
+    Column("origin", String(10), nullable=False),
     Column("at", Double, nullable=False),
 )
 """Files of `/mnt/data` whose bytes are blobs: what a sandbox is opened again with."""

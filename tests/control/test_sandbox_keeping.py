@@ -438,8 +438,50 @@ async def test_what_failed_for_want_of_variables_is_not_replayed(
         run = await server.run(LOCAL, "use", sandbox_id=sandbox_id, replay=True)
 
     assert run.execution.status == "ok"
-    assert newest(launcher).resets == 1
-    assert newest(launcher).executed == ["use", "one", "two", "use"]
+    assert newest(launcher).executed == ["one", "two", "use"]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["at once", "after another call"])
+async def test_a_replay_begins_with_the_given_files_and_ends_with_all_as_they_were_kept(
+    home: SandboxHome, launcher: ScriptedLauncher, first: bool
+) -> None:
+    """Cells that make a folder or a file would fail among what they made the first time."""
+    there: list[list[str]] = []
+
+    def looking(code: str) -> Scripted:
+        there.append(sorted(newest(launcher).files))
+        return script(code)
+
+    async with home.server(launcher, ONE) as server:
+        run = await server.run(LOCAL, "write a.txt 1", files=[FileInput(name="in", data=b"0")])
+        await server.run(LOCAL, "write a.txt 2", sandbox_id=run.sandbox_id)
+        await server.run(LOCAL, "write b.txt 3", sandbox_id=run.sandbox_id)
+        await server.run(LOCAL, "elsewhere")
+        if not first:
+            await server.run(LOCAL, "look", sandbox_id=run.sandbox_id)
+        launcher.script = looking
+        await server.run(LOCAL, "x", sandbox_id=run.sandbox_id, replay=True)
+
+    assert there[:3] == [["in"], ["a.txt", "in"], ["a.txt", "in"]]
+    assert there[-1] == ["a.txt", "b.txt", "in"]
+    assert holds(launcher) == {"in": b"0", "a.txt": b"2", "b.txt": b"3"}
+
+
+async def test_a_replay_that_is_cut_off_forgets_no_file(
+    home: SandboxHome, launcher: ScriptedLauncher
+) -> None:
+    async with home.server(launcher, ONE) as server:
+        sandbox_id = await lost(server, "write a.txt 1", "wait")
+        launcher.script = lambda code: Scripted(endless=code == "wait")
+        with anyio.move_on_after(0.3):
+            await server.run(LOCAL, "x", sandbox_id=sandbox_id, replay=True)
+        newest(launcher).script = launcher.script = script
+        assert holds(launcher) == {}
+        await server.run(LOCAL, "elsewhere")
+        back = await server.run(LOCAL, "x", sandbox_id=sandbox_id)
+
+    assert back.not_kept == {}
+    assert holds(launcher) == {"a.txt": b"1"}
 
 
 async def test_a_replay_works_in_the_next_server_too(

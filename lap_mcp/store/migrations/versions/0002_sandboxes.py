@@ -66,6 +66,7 @@ def upgrade() -> None:
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("sha256", sa.String(64), nullable=False),
         sa.Column("modified", sa.Double, nullable=False),
+        sa.Column("origin", sa.String(10), nullable=False),
         sa.Column("at", sa.Double, nullable=False),
     )
     op.create_index("sandbox_files_by_blob", "sandbox_files", ["sha256"])
