@@ -7,7 +7,6 @@ them, so that a server answers its first request before it loads a database or a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+from lap_mcp import sandbox_parts
 from lap_mcp.clock import SystemClock
 from lap_mcp.config import (
     Config,
@@ -38,27 +38,23 @@ from lap_mcp.model import Problem
 from lap_mcp.scrub import Scrubber
 
 if TYPE_CHECKING:
-    from lap_sandbox.base import Launcher, Limits
-    from lap_sandbox.choice import ChosenLauncher
-    from lap_sandbox.launcher import ContainerLauncher
+    from lap_sandbox.base import Launcher
 
     from lap_mcp.control.changes import Changes
     from lap_mcp.control.engine import SessionLimits
     from lap_mcp.control.prompt_files import ReadPath
     from lap_mcp.control.refresh import Refresher
     from lap_mcp.control.registry import Registry
-    from lap_mcp.control.sandboxes import SandboxLimits
+    from lap_mcp.control.sandboxes import Sandboxes
+    from lap_mcp.control.saving import OutputFolder
     from lap_mcp.control.services import Services
+    from lap_mcp.control.sessions import Sessions
     from lap_mcp.store.database import Database
-
-    AnyLauncher = ContainerLauncher | ChosenLauncher
 
 logger = logging.getLogger(__name__)
 
 VERSION = version("lap-mcp")
 STORE_FILE = "lap.db"
-LAUNCHER_FILE = "sandbox-launcher"
-"""In LAP_HOME: which launcher `auto` decided for."""
 REAP_SECONDS = 60.0
 
 
@@ -103,62 +99,6 @@ class Parts:
     registry: Registry
     refresher: Refresher
     changes: Changes
-
-
-def sandbox_launcher(
-    config: Config, here: Surroundings, home: Path, *, shared: bool = False
-) -> AnyLauncher:
-    """The launcher that `[sandbox]` asks for.  Construction touches no engine.
-
-    `shared`: others than this user are served, so that `auto` is an engine and nothing else.
-    """
-    from lap_sandbox.base import LauncherConfig
-
-    table = config.sandbox
-    settings = LauncherConfig(
-        limits=_sandbox_size(config),
-        warm=table.warm,
-        warm_age=table.warm_age,
-        image=table.image,
-        runtime=table.runtime,
-        instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
-    )
-
-    def docker() -> ContainerLauncher:
-        from lap_sandbox.docker_engine import DockerLauncher
-
-        return DockerLauncher(settings, environ=here.environ, home=here.home)
-
-    def bubblewrap() -> ContainerLauncher:
-        from lap_sandbox.bubblewrap import BubblewrapLauncher
-
-        return BubblewrapLauncher(settings, environ=here.environ, home=home)
-
-    if table.launcher == "bubblewrap":
-        return bubblewrap()
-    if table.launcher == "docker" or shared:
-        return docker()
-    from lap_sandbox.choice import ChosenLauncher
-
-    candidates = {"docker": docker, "bubblewrap": bubblewrap}
-    if table.runtime is not None or not table.image.startswith("lap-sandbox:"):
-        del candidates["bubblewrap"]  # both are an engine's
-    return ChosenLauncher(candidates, home / LAUNCHER_FILE, settings.limits)
-
-
-def _sandbox_size(config: Config) -> Limits:
-    from lap_sandbox.base import Limits
-
-    table = config.sandbox
-    return Limits(
-        memory=table.memory,
-        cpus=table.cpus,
-        pids=table.pids,
-        disk=table.disk,
-        tmp=table.tmp,
-        files=table.files,
-        file_size=table.file_size,
-    )
 
 
 @asynccontextmanager
@@ -289,9 +229,16 @@ async def open_services(
         parts = await stack.enter_async_context(open_parts(program, config, lenient=lenient))
         blobs = BlobStore(parts.home / "blobs")
         read_path = await anyio.to_thread.run_sync(_local_files, program, config)
-        make = partial(sandbox_launcher, config, program.here, parts.home, shared=shared)
+        make = partial(
+            sandbox_parts.sandbox_launcher, config, program.here, parts.home, shared=shared
+        )
         launcher = await anyio.to_thread.run_sync(make)
-        sandboxes = Sandboxes(launcher, _sandbox_limits(config))
+        sandboxes = Sandboxes(
+            launcher,
+            parts.database,
+            sandbox_parts.sandbox_blobs(parts.home),
+            sandbox_parts.sandbox_limits(config),
+        )
         given = GivenFiles(parts.database, blobs, sandboxes.file, read_path)
         await stack.enter_async_context(sandboxes.running(given.read))
         options = EngineOptions(
@@ -315,6 +262,7 @@ async def open_services(
             sandboxes=sandboxes,
             changes=parts.changes,
             status=lambda: status(parts, launcher),
+            output=_output_folder(program, config, sandboxes, sessions),
         )
         yield Running(services=services, parts=parts, launcher=launcher)
 
@@ -348,15 +296,20 @@ def _local_files(program: Program, config: Config) -> ReadPath:
     return files.read
 
 
-def _sandbox_limits(config: Config) -> SandboxLimits:
-    from lap_mcp.control.sandboxes import SandboxLimits
+def _output_folder(
+    program: Program, config: Config, sandboxes: Sandboxes, sessions: Sessions
+) -> OutputFolder:
+    """The same folders as for reading: a working folder that is no project is none."""
+    from lap_mcp.control.local_files import allowed_folders
+    from lap_mcp.control.saving import OutputFolder
 
-    table = config.sandbox
-    return SandboxLimits(
-        sandbox=_sandbox_size(config),
-        idle=table.idle,
-        open=table.max_open,
-        per_principal=table.per_principal,
+    here = program.here
+    named = config.mcp.output
+    return OutputFolder(
+        sandboxes,
+        sessions,
+        working=next(iter(allowed_folders(here.folder, here.home, ())), None),
+        configured=None if named is None else allowed_folders(Path("/"), here.home, [named])[0],
     )
 
 

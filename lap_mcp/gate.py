@@ -1,7 +1,7 @@
 """Who may come in over HTTP, for every route alike: Host, origin, key, and how much at once.
 
-Nothing reaches a handler, except those of health, without a key; nothing at all with a Host that
-is not ours or from a web page.
+Nothing reaches a handler without a key, except those of health, and of links that are signed;
+nothing at all with a Host that is not ours or from a web page.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ Authenticate = Callable[[str], Principal | None | Awaitable[Principal | None]]
 """From a bearer token to whose it is; `None`: nobody's."""
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+SIGNED_PATHS: Final = "/files/"
+"""What begins so carries its own proof; its handler looks at it."""
 _BODY_DEADLINE: Final = 60.0
 """Seconds in which a request's body has to arrive."""
 
@@ -127,6 +129,8 @@ class Gate:
             return None
         if self._stopping():
             return error_response(503, "The server is stopping.", {"Retry-After": "5"})
+        if scope["path"].startswith(SIGNED_PATHS) and scope["method"] in ("GET", "HEAD"):
+            return None
         principal = await self._principal(headers)
         if principal is None:
             challenge = {"WWW-Authenticate": 'Bearer realm="lap-mcp"'}

@@ -9,10 +9,13 @@ from __future__ import annotations
 import gc
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 
 from lap_mcp.app import VERSION, Program, Running, open_parts, open_services
 from lap_mcp.config import Config, ConfigFaults
@@ -22,6 +25,9 @@ from lap_mcp.mcp_server.face import Face
 from lap_mcp.mcp_server.options import FaceOptions
 from lap_mcp.mcp_server.stdio import Wire, run_stdio
 from lap_mcp.model import LOCAL
+
+if TYPE_CHECKING:
+    from lap_mcp.control.signed_links import SignedLinks
 
 logger = logging.getLogger(__name__)
 
@@ -119,13 +125,20 @@ async def owned(open_: Open) -> AsyncIterator[ServiceOwner]:
             tasks.cancel_scope.cancel()
 
 
-def face_options(config: Config, program: Program, *, http: bool = False) -> FaceOptions:
+def face_options(
+    config: Config,
+    program: Program,
+    *,
+    http: bool = False,
+    link: Callable[[str, str], str] | None = None,
+) -> FaceOptions:
     return FaceOptions(
         version=VERSION,
         toolsets=config.mcp.toolsets,
         read_only=config.mcp.read_only,
         max_agent_tools=config.mcp.max_agent_tools,
         transport="http" if http else "stdio",
+        link=link,
     )
 
 
@@ -187,7 +200,8 @@ async def serve_http(
         ConfigError, StoreError: something it needs is wrong.
         Unavailable: the address is taken.
     """
-    from lap_mcp.web import HttpOptions, build_app, keys, listen, serve
+    from lap_mcp.downloads import download_route
+    from lap_mcp.web import HttpOptions, build_app, keys, serve
 
     def opened() -> AbstractAsyncContextManager[Running]:
         return open_services(program, config, server=True, shared=True)
@@ -205,23 +219,42 @@ async def serve_http(
                 return "The store cannot be used; the log on stderr says why."
             return ""
 
-        face = Face(owner.services, face_options(config, program, http=True))
         options = HttpOptions(
             authenticate=keys({key: LOCAL}),
             allowed_hosts=(*LOOPBACK, *config.server.allowed_hosts),
             allowed_origins=config.server.allowed_origins,
             ready=ready,
         )
-        http = build_app(face, options)
-        host, port = config.server.host, config.server.port
-        try:
-            sock = listen(host, port)
-        except OSError as exc:
-            words = (exc.strerror or str(exc)).lower()
-            raise Unavailable(
-                f"Nothing can listen on {host} port {port}: {words}.",
-                remedy="Stop what listens there, or give another --port.",
-            ) from exc
-        shown = f"[{host}]" if ":" in host else host
-        on_ready(f"http://{shown}:{sock.getsockname()[1]}/mcp")
+        sock, here = _listen(config)
+        links = await anyio.to_thread.run_sync(_signed_links, config, here)
+        face = Face(owner.services, face_options(config, program, http=True, link=links.link))
+        http = build_app(face, options, [download_route(links)])
+        on_ready(f"{here}/mcp")
         await serve(http, [sock])
+
+
+def _listen(config: Config) -> tuple[socket.socket, str]:
+    """A socket that listens, and its address.  Raises: Unavailable."""
+    from lap_mcp.web import listen
+
+    host, port = config.server.host, config.server.port
+    try:
+        sock = listen(host, port)
+    except OSError as exc:
+        words = (exc.strerror or str(exc)).lower()
+        raise Unavailable(
+            f"Nothing can listen on {host} port {port}: {words}.",
+            remedy="Stop what listens there, or give another --port.",
+        ) from exc
+    shown = f"[{host}]" if ":" in host else host
+    return sock, f"http://{shown}:{sock.getsockname()[1]}"
+
+
+def _signed_links(config: Config, here: str) -> SignedLinks:
+    """Raises: ConfigError."""
+    from lap_mcp.clock import SystemClock
+    from lap_mcp.control.signed_links import SignedLinks, link_key
+    from lap_mcp.sandbox_parts import sandbox_blobs
+
+    base = (config.server.public_url or here).rstrip("/")
+    return SignedLinks(sandbox_blobs(config.home), link_key(config.home), base, SystemClock())

@@ -13,10 +13,11 @@ from lap_runtimes.errors import RuntimeFailure
 from lap_sandbox.base import Check
 from lap_sandbox.errors import SandboxError
 
-from lap_mcp.app import VERSION, Parts, Program, open_parts, sandbox_launcher
+from lap_mcp.app import VERSION, Parts, Program, open_parts
 from lap_mcp.config import Config, one_line
 from lap_mcp.control.connections import Connection
 from lap_mcp.errors import LapError
+from lap_mcp.sandbox_parts import sandbox_launcher
 
 from .console import FAILED, OK, WRONG, Json, program, put, put_json, run
 

@@ -10,7 +10,7 @@ import typer
 from lap_mcp.app import VERSION, Program
 from lap_mcp.config import surroundings
 
-from . import agents, doctor, init, install, keys, questions, sandbox, serve, sessions
+from . import agents, doctor, init, install, keys, questions, sandbox, serve, sessions, shelf
 from .console import EXIT_CODES
 from .options import StdioOptions, take
 
@@ -31,6 +31,7 @@ app.command("install")(install.install)
 app.add_typer(agents.app, name="agents")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(questions.app, name="questions")
+shelf.add_to(sandbox.app)
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(keys.app, name="keys")
 

@@ -1,10 +1,12 @@
-"""`lap-mcp sandbox`: the image of the code interpreter, and one run of code without a client."""
+"""`lap-mcp sandbox`: the image of the code interpreter, and one run of code without a client.
+
+What concerns sandboxes that are kept is in `shelf.py`."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -16,9 +18,10 @@ import anyio.to_thread
 import typer
 from lap_sandbox.base import Execution, Sandbox
 
-from lap_mcp.app import Program, sandbox_launcher
+from lap_mcp.app import Program
 from lap_mcp.config import Config, make_private_folder
 from lap_mcp.errors import Invalid
+from lap_mcp.sandbox_parts import sandbox_launcher
 
 from .console import (
     FAILED,
@@ -28,7 +31,6 @@ from .console import (
     program,
     put,
     put_json,
-    put_table,
     put_text,
     read_config,
     run,
@@ -36,11 +38,12 @@ from .console import (
 )
 
 if TYPE_CHECKING:
-    from lap_mcp.app import AnyLauncher
+    from lap_mcp.sandbox_parts import AnyLauncher
 
 app = typer.Typer(no_args_is_help=True, help="Where code_interpreter runs Python.")
 
 REPORT_SECONDS = 1.0
+PIECE = 1024 * 1024
 _STEP = re.compile(r"step \d+ of \d+")
 _SECONDS = re.compile(r" \(\d+ s\)$")
 _EXTENSIONS = {
@@ -158,7 +161,8 @@ def run_(
     config = read_config(context)
     try:
         code = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        given = {path.name: path.read_bytes() for path in files or []}
+        for path in files or []:
+            path.open("rb").close()
     except (OSError, UnicodeDecodeError) as exc:
         fail(Invalid(f"A file cannot be read: {exc}"))
 
@@ -166,8 +170,8 @@ def run_(
         async with _launcher(program(context), config) as launcher:
             async with _progress(launcher):
                 sandbox = await launcher.open(launcher.limits)
-            for name, data in given.items():
-                await sandbox.put(name, data)
+            for path in files or []:
+                await sandbox.put(path.name, _pieces(path))
             live = None if as_json else _live
             done = await sandbox.execute(code, timeout=timeout, on_output=live)
             if output is not None:
@@ -213,54 +217,47 @@ def _as_json(done: Execution) -> Mapping[str, Any]:
     }
 
 
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    async with await anyio.open_file(path, "rb") as file:
+        while piece := await file.read(PIECE):
+            yield piece
+
+
 async def _save(sandbox: Sandbox, done: Execution, folder: Path) -> None:
     """Write what it made; names come from the sandbox, so only their last part is used, and
     nothing is overwritten."""
     target = anyio.Path(folder)
     await target.mkdir(parents=True, exist_ok=True)
-    made: list[tuple[str, bytes]] = [
-        (f"output-{number}.{_EXTENSIONS.get(item.mime, 'bin')}", item.data)
-        for number, item in enumerate(done.outputs, 1)
-    ]
-    made += [(Path(file.path).name, await sandbox.get(file.path)) for file in done.files]
-    for name, data in made:
-        path = target / name
-        try:
-            async with await anyio.open_file(path, "xb") as out:
-                await out.write(data)
-            put(str(path))
-        except FileExistsError:
-            say(f"{path} exists and was left as it is.")
+    for number, item in enumerate(done.outputs, 1):
+        name = f"output-{number}.{_EXTENSIONS.get(item.mime, 'bin')}"
+        async with _new_file(target / name) as write:
+            if write is not None:
+                await write(item.data)
+    for file in done.files:
+        async with _new_file(target / Path(file.path).name) as write:
+            if write is not None:
+                await sandbox.copy(file.path, write)
 
 
-@app.command("list")
-def list_(context: typer.Context, as_json: Json = False) -> None:
-    """List the sandboxes of this LAP_HOME that run now, of any process."""
-    config = read_config(context)
+Write = Callable[[bytes], Awaitable[None]]
 
-    async def work() -> Sequence[Mapping[str, Any]]:
-        async with _launcher(program(context), config) as launcher:
-            return await launcher.running()
 
-    found = run(work)
-    if as_json:
-        put_json(found)
+@asynccontextmanager
+async def _new_file(path: anyio.Path) -> AsyncIterator[Write | None]:
+    """Where a new file is written, and named when it is there; `None` where one is already."""
+    try:
+        out = await anyio.open_file(path, "xb")
+    except FileExistsError:
+        say(f"{path} exists and was left as it is.")
+        yield None
         return
-    rows = [(entry["container"], entry["state"], entry["owner"]) for entry in found]
-    put_table(("container", "state", "process"), rows, "No sandbox is running.")
 
+    async def write(data: bytes) -> None:
+        await out.write(data)
 
-@app.command()
-def prune(context: typer.Context) -> None:
-    """Remove what servers that ended left behind."""
-    config = read_config(context)
-
-    async def work() -> int:
-        await anyio.to_thread.run_sync(make_private_folder, config.home)
-        async with _launcher(program(context), config) as launcher:
-            return await launcher.reap()
-
-    put(str(run(work)))
+    async with out:
+        yield write
+    put(str(path))
 
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE")]

@@ -21,6 +21,7 @@ from lap_mcp.model import Problem
 from .config import Config
 from .faults import KeyPath, Locator, dotted, faults_of, suggestion
 from .lines import line_numbers
+from .mounts import usable_mounts
 from .places import Surroundings, config_file, data_folder
 from .secrets import SecretResolver
 from .tables import PLAIN_TABLES, TABLE_NAMES, AgentTable, RuntimeTable, Table
@@ -63,6 +64,8 @@ def load_config(
     runtimes = reader.runtimes()
     agents = reader.agents(runtimes)
     faults += reader.faults
+    plain["sandbox"], refused = usable_mounts(plain["sandbox"], here, home, source.locator)
+    faults += refused
     store_url = _store_url(plain["store"], source.locator, resolver, faults)
     return Config(
         file=file,

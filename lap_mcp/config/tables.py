@@ -111,10 +111,17 @@ class SandboxTable(Table):
     """Number of files and folders in `/mnt/data`."""
     file_size: Size = 256 * MiB
     idle: Duration = 20 * 60.0
-    """How long a sandbox may be without use before it is closed."""
+    """How long a sandbox may be without use before it gives up its container."""
+    keep: Size = 4096 * MiB
+    """Files and recorded cells kept for the sandboxes of one principal."""
+    keep_each: Size = 512 * MiB
+    """Files kept for one sandbox."""
     max_open: int = Field(16, ge=1, le=200)
     """Sandboxes open at the same time, of everybody together."""
     per_principal: int = Field(8, ge=1, le=200)
+    mounts: Mapping[str, str] = Field(default_factory=dict)
+    """Name to an absolute folder of the host: sandboxes read it as `/mnt/NAME`.  Not `/`, a home
+    folder, the system's own ones, `LAP_HOME`, nor what has a socket in it."""
 
 
 class McpTable(Table):
@@ -128,6 +135,9 @@ class McpTable(Table):
     `call_agent` serve all."""
     folders: Texts = ()
     """Folders, besides the client's working folder, whose files may be given by path (stdio)."""
+    output: str | None = None
+    """Folder into which `save_files` writes (stdio); unset: `lap-output` in the client's working
+    folder."""
     hidden_files: bool = False
     """Allow files whose path has a part that starts with a dot."""
     ignored_files: bool = False
@@ -158,6 +168,9 @@ class ServerTable(Table):
     server listens on anything but loopback."""
     allowed_origins: Texts = ()
     """Values of the `Origin` header that are served; none by default."""
+    public_url: str | None = None
+    """Where clients reach this server, if not at its own address (`https://lap.example.com`): links
+    to files begin with it."""
 
 
 class StoreTable(Table):

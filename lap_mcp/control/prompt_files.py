@@ -25,8 +25,8 @@ from .services import FileInput
 MAX_INLINE = 5 * 1024 * 1024
 MAX_FILES = 20
 
-_SESSION_FILE = re.compile(r"lap://sessions/(ses_[0-9a-f]{32})/files/([^/?#]+)")
-_SANDBOX_FILE = re.compile(r"lap://sandboxes/(sbx_[0-9a-f]{32})/files/([^?#]+)")
+SESSION_FILE = re.compile(r"lap://sessions/(ses_[0-9a-f]{32})/files/([^/?#]+)")
+SANDBOX_FILE = re.compile(r"lap://sandboxes/(sbx_[0-9a-f]{32})/files/([^?#]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class GivenFiles:
         return await self._by_uri(principal, entry.uri)
 
     async def _by_uri(self, principal: Principal, uri: str) -> GivenFile:
-        if match := _SESSION_FILE.fullmatch(uri):
+        if match := SESSION_FILE.fullmatch(uri):
             session_id, name = match[1], unquote(match[2])
 
             def find(connection: Connection) -> SessionFile:
@@ -104,7 +104,7 @@ class GivenFiles:
 
             file = await self._database.read(find)
             return GivenFile(file.name, file.media_type, await self._blobs.get(file.sha256))
-        if match := _SANDBOX_FILE.fullmatch(uri):
+        if match := SANDBOX_FILE.fullmatch(uri):
             path = unquote(match[2])
             data = await self._read_sandbox_file(principal, match[1], path)
             return _given(path.rsplit("/", 1)[-1], data)

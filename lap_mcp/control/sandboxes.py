@@ -1,54 +1,52 @@
-"""Sandboxes: whose they are, which one a call means, and when they end."""
+"""Sandboxes as the faces use them: run code in one, list them, read their files."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import quote
 
 import anyio
-from anyio.abc import TaskGroup
-from lap_sandbox.base import FileInfo, Launcher, Limits, Preparation, Sandbox
-from lap_sandbox.errors import (
-    BadPath,
-    LauncherUnavailable,
-    SandboxError,
-    SandboxGone,
-)
+from lap_sandbox.base import Execution, FileInfo, Launcher, Preparation
+from lap_sandbox.errors import BadPath, LauncherUnavailable, SandboxError, SandboxGone
 from lap_sandbox.errors import LimitReached as SandboxLimit
 from lap_sandbox.errors import NotFound as NoSuchFile
+from sqlalchemy import Connection
 
-from lap_mcp.clock import Clock, SystemClock, new_id
-from lap_mcp.errors import Invalid, LimitReached, NotFound, Unavailable
+from lap_mcp.clock import Clock, SystemClock
+from lap_mcp.errors import Invalid, LapError, LeaseLost, NotFound, Unavailable
 from lap_mcp.model import Principal
+from lap_mcp.store import sandbox_files, sandboxes
+from lap_mcp.store.blobs import BlobStore
+from lap_mcp.store.database import Database
+from lap_mcp.store.sandbox_files import KeptFile
 
-from .polling import until
+from .cell_record import Recorder
+from .keeping import Keeping, Restored
+from .open_sandboxes import Opened, OpenSandboxes
 from .prompt_files import GivenFile
-from .services import FileInput, SandboxRun, SandboxView
+from .replaying import Replayed, refused, replayable
+from .replaying import replay as replay_cells
+from .sandbox_entry import Entry, SandboxLimits
+from .sandbox_words import gone, lost_words, restored_words, worded
+from .services import FileInput, FilePart, SandboxRun, SandboxView
+
+__all__ = ["SandboxLimits", "Sandboxes", "sandbox_uri"]
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 1.0
-"""Seconds that a call waits for a sandbox that is about to be ready, before it says how far."""
+_TICK = 3.0
+"""Seconds between looks for what is to be tidied …"""
+_RENEW = 15.0
+"""… for leases, and sandboxes that are idle for too long …"""
+_FORGET_FIRST = 120.0
+_FORGET = 3600.0
+"""… and for what is older than the retention allows."""
 
-_SWEEP = 15.0
-"""Seconds between looks for sandboxes that are idle for too long."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxLimits:
-    sandbox: Limits = field(default_factory=Limits)
-    idle: float = 20 * 60
-    """Seconds without use after which a sandbox is closed."""
-    open: int = 16
-    """Sandboxes open at the same time, of everybody together."""
-    per_principal: int = 8
-    max_timeout: float = 240.0
-
-
+OnOutput = Callable[[Literal["stdout", "stderr"], str], None]
 ReadFiles = Callable[[Principal, Sequence[FileInput]], Awaitable[Sequence[GivenFile]]]
 
 
@@ -56,50 +54,62 @@ async def _no_files(principal: Principal, given: Sequence[FileInput]) -> Sequenc
     raise Invalid("Files cannot be given here.")
 
 
-@dataclass(eq=False)
-class _Entry:
-    id: str
-    sandbox: Sandbox
-    principal: str
-    scope: str | None
-    created_at: float
-    used_at: float
-    executions: int = 0
-    users: int = 0
-    """Calls that use it now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What one call asks for."""
+
+    code: str
+    given: Sequence[GivenFile]
+    timeout: float
+    replay: bool
+    on_output: OnOutput | None
+
+
+@dataclass(slots=True)
+class _Told:
+    """What there is to say about it, besides the execution."""
+
+    notes: list[str] = field(default_factory=list)
+    not_kept: dict[str, str] = field(default_factory=dict)
+    placed: list[str] = field(default_factory=list)
 
 
 class Sandboxes:
-    """Implements `services.SandboxesAPI`."""
+    """Implements `services.SandboxesAPI`.  `blobs` holds the files of sandboxes and nothing else:
+    what no sandbox names is deleted from it."""
 
     def __init__(
         self,
         launcher: Launcher,
+        database: Database,
+        blobs: BlobStore,
         limits: SandboxLimits | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._launcher = launcher
-        self._read_files: ReadFiles = _no_files
         self._limits = limits or SandboxLimits()
         self._clock = clock or SystemClock()
-        self._entries: dict[str, _Entry] = {}
-        self._scopes: dict[str, str] = {}
-        """Connection to its default sandbox."""
-        self._opening: dict[str, anyio.Lock] = {}
-        self._tasks: TaskGroup | None = None
-        self._preparing = False
+        self._database = database
+        self._blobs = blobs
+        self._read_files: ReadFiles = _no_files
+        self._keeping = Keeping(database, blobs, self._limits, self._clock)
+        self._recorder = Recorder(database, blobs, self._clock)
+        self._open = OpenSandboxes(
+            launcher, database, self._keeping, self._recorder, self._limits, self._clock
+        )
 
     @asynccontextmanager
     async def running(self, read_files: ReadFiles) -> AsyncIterator[Sandboxes]:
-        """The background work of sandboxes; leaving closes every one.
+        """The background work of sandboxes; leaving ends every container, and keeps the files.
 
         `read_files` comes late because files may be those of sandboxes.
         """
         self._read_files = read_files
         failure: Exception | None = None
+        await self._open.enter()
         async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            tasks.start_soon(self._sweep, name="sandbox sweeper")
+            self._open.readiness.tasks = tasks
+            tasks.start_soon(self._look_after, name="sandbox sweeper")
+            tasks.start_soon(self._recorder.run, name="sandbox recorder")
             try:
                 yield self
             except Exception as error:
@@ -107,30 +117,38 @@ class Sandboxes:
                 failure = error
             finally:
                 tasks.cancel_scope.cancel()
-                self._tasks = None
+                self._open.readiness.tasks = None
                 with anyio.CancelScope(shield=True):
-                    await self._launcher.aclose()
-                self._entries.clear()
+                    await self._open.leave()
         if failure is not None:
             raise failure
 
     def preparation(self) -> Preparation:
-        return self._launcher.preparation()
+        return self._open.readiness.preparation()
 
     def prepare(self) -> None:
         """Begin to get ready, in the background; how far it is: `preparation()`."""
-        if self._tasks is None or self._preparing:
-            return
-        self._preparing = True
-        self._tasks.start_soon(self._prepare, name="sandbox preparation")
+        self._open.readiness.begin()
 
-    async def _prepare(self) -> None:
-        try:
-            await self._launcher.prepare()
-        except LauncherUnavailable as error:
-            log.warning("no sandbox can be opened: %s", error)
-        finally:
-            self._preparing = False
+    async def _look_after(self) -> None:
+        renewed, forgotten = anyio.current_time(), anyio.current_time() - _FORGET + _FORGET_FIRST
+        while True:
+            await anyio.sleep(_TICK)
+            now = anyio.current_time()
+            try:
+                await self._open.tidy()
+                if now - renewed >= _RENEW:
+                    renewed = now
+                    await self._open.renew()
+                    await self._keeping.count({entry.principal for entry in self._open.all()})
+                    await self._keeping.leftovers.sweep()
+                if now - forgotten >= _FORGET:
+                    forgotten = now
+                    await self.forget(self._clock.now() - self._limits.retention)
+            except LapError as error:
+                log.warning("sandboxes could not be looked after: %s", error)
+
+    # Running code --------------------------------------------------------------------------------
 
     async def run(
         self,
@@ -141,198 +159,232 @@ class Sandboxes:
         scope: str | None = None,
         files: Sequence[FileInput] = (),
         timeout: float = 45.0,
-        on_output: Callable[[Literal["stdout", "stderr"], str], None] | None = None,
+        replay: bool = False,
+        on_output: OnOutput | None = None,
     ) -> SandboxRun:
         if not 0 < timeout <= self._limits.max_timeout:
             raise Invalid(
                 f"timeout_s is {timeout:g}; it goes from 1 to {self._limits.max_timeout:g}."
             )
         given = await self._read_files(principal, files) if files else ()
-        entry, fresh = await self._entry(principal, sandbox_id, scope)
-        entry.users += 1
+        job = _Job(code=code, given=given, timeout=timeout, replay=replay, on_output=on_output)
+        while True:
+            entry, opened = await self._entry(principal, sandbox_id, scope, bare=replay)
+            with entry.used(self._clock):
+                async with entry.lock:
+                    if self._open.holds(entry):
+                        return await self._run_in(entry, opened, job)
+            # It ended while this call waited for its turn: it is opened again.
+            sandbox_id = entry.id
+
+    async def _entry(
+        self, principal: Principal, sandbox_id: str | None, scope: str | None, *, bare: bool
+    ) -> tuple[Entry, Opened | None]:
+        if sandbox_id is not None:
+            return await self._open.by_id(principal, sandbox_id, bare=bare)
+        if scope is not None:
+            return await self._open.of_scope(principal, scope, bare=bare)
+        return await self._open.fresh(principal)
+
+    async def _run_in(self, entry: Entry, opened: Opened | None, job: _Job) -> SandboxRun:
+        told = _Told()
+        restored = None if opened is None else opened.restored
+        before = entry.dirty
+        # Until it is known what became of the files: whatever cuts this off, they are looked at.
+        entry.dirty = True
         try:
-            with _worded(entry.id):
-                for file in given:
-                    await entry.sandbox.put(file.name, file.data)
-                execution = await entry.sandbox.execute(code, timeout=timeout, on_output=on_output)
-        finally:
-            entry.users -= 1
-            entry.used_at = self._clock.now()
-            if not entry.sandbox.alive:
-                self._forget(entry)
-        entry.executions += 1
+            stopped = await self._prepared(entry, job, restored, told)
+            execution = stopped or await self._execute(entry, job, told)
+        except SandboxGone as error:
+            await self._open.lost(entry)
+            raise gone(entry, error) from error
+        except (BadPath, NoSuchFile, SandboxLimit, LauncherUnavailable) as error:
+            raise worded(error) from error
+        except LeaseLost as error:
+            await self._open.lost(entry)
+            raise Unavailable(
+                f"Sandbox {entry.id} was taken over by another lap-mcp process meanwhile.",
+                remedy="Go on there, or use a new one.",
+            ) from error
+        # What another look is owed for, beyond what this execution reported.
+        entry.dirty = before or execution.files_more or bool(told.not_kept)
         return SandboxRun(
             sandbox_id=entry.id,
             execution=execution,
-            fresh=fresh,
+            fresh=opened is not None and restored is None,
             uris={file.path: sandbox_uri(entry.id, file.path) for file in execution.files},
-            placed=[file.name for file in given],
+            placed=told.placed,
+            reopened=restored is not None,
+            notes=told.notes,
+            versions={
+                file.path: entry.kept[file.path].sha256
+                for file in execution.files
+                if file.path in entry.kept and file.path not in told.not_kept
+            },
+            not_kept=told.not_kept,
         )
+
+    async def _prepared(
+        self, entry: Entry, job: _Job, restored: Restored | None, told: _Told
+    ) -> Execution | None:
+        """Replay, and have all files back; the outcome of a replay that ended early."""
+        replayed = None
+        if job.replay:
+            entry.busy_until = self._clock.now() + 2 * job.timeout
+            replayed = await self._replayed(entry, job)
+        if entry.bare:
+            rest = await self._keeping.restore(entry, only="made")
+            if restored is not None:
+                restored.files += rest.files
+            told.not_kept.update(rest.left_out)
+        if restored is not None:
+            told.notes.append(restored_words(entry, restored, replay=job.replay))
+            told.not_kept.update(restored.left_out)
+        if replayed is None:
+            return None
+        told.notes.append(replayed.words)
+        return replayed.stopped
+
+    async def _replayed(self, entry: Entry, job: _Job) -> Replayed:
+        if not entry.cold:
+            return Replayed("Its variables are still there: nothing was replayed.")
+        todo = await replayable(entry, self._database, self._recorder)
+        if isinstance(todo, str):
+            return refused(f"Nothing was replayed: {todo}.")
+        made = any(file.origin == "made" for file in entry.kept.values())
+        if entry.ran or (made and not entry.bare):
+            # Not among files that the cells are still to make: they would find what they left.
+            await self._open.exchange(entry)
+        return await replay_cells(entry, todo, job.timeout)
+
+    async def _execute(self, entry: Entry, job: _Job, told: _Told) -> Execution:
+        placed = [(await entry.sandbox.put(file.name, file.data), file.data) for file in job.given]
+        told.placed += [info.path for info, _ in placed]
+        if placed:
+            told.not_kept.update(await self._keeping.keep_given(entry, placed))
+        entry.busy_until = self._clock.now() + job.timeout
+        entry.ran = True
+        execution = await entry.sandbox.execute(
+            job.code, timeout=job.timeout, on_output=job.on_output
+        )
+        if execution.state_lost:
+            entry.cold = True
+        if execution.files_lost:
+            execution = await self._refill(entry, execution)
+        elif execution.files:
+            told.not_kept.update(await self._keeping.keep(entry, execution.files))
+        await self._recorder.note(entry, job.code, execution, room=self._keeping.has_room(entry))
+        return execution
+
+    async def _refill(self, entry: Entry, execution: Execution) -> Execution:
+        """The execution ended its container, and there is another one: put the files back."""
+        entry.ran = False
+        if not entry.sandbox.alive:
+            return replace(execution, notice=lost_words(execution, None))
+        restored = await self._keeping.restore(entry)
+        return replace(
+            execution,
+            files_lost=bool(restored.left_out),
+            notice=lost_words(execution, restored),
+        )
+
+    # Looking -------------------------------------------------------------------------------------
 
     async def list(self, principal: Principal) -> Sequence[SandboxView]:
-        return [
-            SandboxView(
-                id=entry.id,
-                principal=entry.principal,
-                created_at=entry.created_at,
-                used_at=entry.used_at,
-                executions=entry.executions,
-                busy=entry.users > 0,
+        records = await self._database.read(
+            lambda connection: sandboxes.list_of(connection, principal.id)
+        )
+        entries = {entry.id: entry for entry in self._open.all() if entry.sandbox.alive}
+        views = []
+        for record in records:
+            entry = entries.get(record.id)
+            views.append(
+                SandboxView(
+                    id=record.id,
+                    principal=record.principal,
+                    created_at=record.created_at,
+                    used_at=record.used_at if entry is None else entry.used_at,
+                    executions=record.executions if entry is None else entry.number,
+                    busy=entry is not None and not entry.idle,
+                    open=entry is not None,
+                    files=record.files,
+                    size=record.size,
+                )
             )
-            for entry in self._entries.values()
-            if entry.principal == principal.id and entry.sandbox.alive
-        ]
+        return views
 
-    async def files(self, principal: Principal, sandbox_id: str) -> Sequence[FileInfo]:
-        entry = self._find(principal, sandbox_id)
-        with _worded(sandbox_id):
-            return await entry.sandbox.list()
+    async def files(
+        self, principal: Principal, sandbox_id: str, *, after: str = "", limit: int = 1000
+    ) -> Sequence[FileInfo]:
+        entry = self._open.find(principal, sandbox_id)
+        if entry is not None:
+            try:
+                listed = await entry.sandbox.list(limit=20_000)
+            except SandboxError as error:
+                raise worded(error) from error
+            return [info for info in listed if info.path > after][:limit]
+
+        def query(connection: Connection) -> Sequence[KeptFile]:
+            sandboxes.find(connection, principal.id, sandbox_id)
+            return sandbox_files.of_sandbox(connection, sandbox_id, after=after, limit=limit)
+
+        kept = await self._database.read(query)
+        return [FileInfo(path=f.path, size=f.size, modified=f.modified) for f in kept]
 
     async def file(self, principal: Principal, sandbox_id: str, path: str) -> bytes:
-        entry = self._find(principal, sandbox_id)
-        entry.users += 1
-        try:
-            with _worded(sandbox_id):
+        kept = await self._kept(principal, sandbox_id, path)
+        if kept is not None:
+            return await self._blobs.get(kept.sha256)
+        entry = self._open.find(principal, sandbox_id)
+        if entry is None:
+            raise NotFound(f"Sandbox {sandbox_id} keeps no file {path[:200]!r}.")
+        with entry.used(self._clock):
+            try:
                 return await entry.sandbox.get(path)
-        finally:
-            entry.users -= 1
-            entry.used_at = self._clock.now()
+            except SandboxError as error:
+                raise worded(error) from error
+
+    async def part(
+        self, principal: Principal, sandbox_id: str, path: str, start: int, size: int
+    ) -> FilePart:
+        kept = await self._kept(principal, sandbox_id, path)
+        if kept is None:
+            raise NotFound(f"Sandbox {sandbox_id} keeps no file {path[:200]!r}.")
+        data = await self._blobs.part(kept.sha256, start, size)
+        return FilePart(path=path, size=kept.size, sha256=kept.sha256, start=start, data=data)
+
+    async def content(
+        self, principal: Principal, sandbox_id: str, path: str
+    ) -> AsyncIterator[bytes]:
+        """The whole file in pieces: one version of it.  Raises: NotFound."""
+        kept = await self._kept(principal, sandbox_id, path)
+        if kept is not None:
+            return self._blobs.pieces(kept.sha256)
+        return _once(await self.file(principal, sandbox_id, path))
+
+    async def _kept(self, principal: Principal, sandbox_id: str, path: str) -> KeptFile | None:
+        """Raises: NotFound: no such sandbox."""
+        entry = self._open.find(principal, sandbox_id)
+        if entry is not None:
+            return entry.kept.get(path)
+
+        def query(connection: Connection) -> KeptFile | None:
+            sandboxes.find(connection, principal.id, sandbox_id)
+            return sandbox_files.find(connection, sandbox_id, path)
+
+        return await self._database.read(query)
+
+    async def forget(self, before: float) -> int:
+        """Forget sandboxes that nobody used since `before`, with their files; how many."""
+        return await self._keeping.leftovers.forget(before)
 
     async def release(self, scope: str) -> None:
-        sandbox_id = self._scopes.pop(scope, None)
-        entry = None if sandbox_id is None else self._entries.get(sandbox_id)
-        self._opening.pop(scope, None)
-        if entry is not None:
-            await self._close(entry)
+        await self._open.release(scope)
 
-    # Which sandbox -----------------------------------------------------------------------------
 
-    async def _entry(
-        self, principal: Principal, sandbox_id: str | None, scope: str | None
-    ) -> tuple[_Entry, bool]:
-        if sandbox_id is not None:
-            return self._find(principal, sandbox_id), False
-        if scope is None:
-            return await self._open(principal, None), True
-        # Free nearly always: then taking it costs no turn of the loop.
-        async with self._opening.setdefault(scope, anyio.Lock(fast_acquire=True)):
-            known = self._entries.get(self._scopes.get(scope, ""))
-            if known is not None and known.sandbox.alive and known.principal == principal.id:
-                return known, False
-            return await self._open(principal, scope), True
-
-    def _find(self, principal: Principal, sandbox_id: str) -> _Entry:
-        entry = self._entries.get(sandbox_id)
-        if entry is None or entry.principal != principal.id or not entry.sandbox.alive:
-            raise NotFound(
-                f"There is no sandbox {sandbox_id[:60]!r}; it may have ended, with its files.",
-                remedy="Leave sandbox out to use a new one.",
-            )
-        return entry
-
-    async def _open(self, principal: Principal, scope: str | None) -> _Entry:
-        await self._ready()
-        await self._make_room(principal)
-        try:
-            sandbox = await self._launcher.open(self._limits.sandbox)
-        except LauncherUnavailable as error:
-            raise Unavailable(error.message, remedy=error.remedy) from error
-        except SandboxLimit as error:
-            raise LimitReached(str(error)) from error
-        now = self._clock.now()
-        entry = _Entry(new_id("sbx"), sandbox, principal.id, scope, now, now)
-        self._entries[entry.id] = entry
-        if scope is not None:
-            self._scopes[scope] = entry.id
-        return entry
-
-    async def _ready(self) -> None:
-        if self._launcher.preparation().ready:
-            return
-        self.prepare()
-        await until(self._known, _PATIENCE)
-        state = self._launcher.preparation()
-        if state.ready:
-            return
-        if state.error is not None:
-            raise Unavailable(f"Python cannot run here now: {state.error}")
-        far = "" if state.fraction is None else f" ({state.fraction:.0%})"
-        raise Unavailable(
-            f"The sandbox is being prepared: {state.words}{far}.",
-            remedy="Call again in half a minute; everything else works meanwhile.",
-        )
-
-    def _known(self) -> bool:
-        state = self._launcher.preparation()
-        return state.ready or (state.error is not None and not self._preparing)
-
-    async def _make_room(self, principal: Principal) -> None:
-        mine = [entry for entry in self._entries.values() if entry.principal == principal.id]
-        if len(mine) >= self._limits.per_principal:
-            await self._close_oldest(mine, "sandboxes of yours", "sandbox.per_principal")
-        elif len(self._entries) >= self._limits.open:
-            await self._close_oldest(list(self._entries.values()), "sandboxes", "sandbox.max_open")
-
-    async def _close_oldest(self, entries: Sequence[_Entry], what: str, key: str) -> None:
-        idle = [entry for entry in entries if entry.users == 0]
-        if not idle:
-            raise LimitReached(
-                f"{len(entries)} {what} are busy, the limit ({key}).", remedy="Try again in 10 s."
-            )
-        await self._close(min(idle, key=lambda entry: entry.used_at))
-
-    # Ends --------------------------------------------------------------------------------------
-
-    async def _sweep(self) -> None:
-        while True:
-            await anyio.sleep(_SWEEP)
-            limit = self._clock.now() - self._limits.idle
-            for entry in tuple(self._entries.values()):
-                if not entry.sandbox.alive:
-                    self._forget(entry)
-                elif entry.users == 0 and entry.used_at < limit:
-                    await self._close(entry)
-
-    async def _close(self, entry: _Entry) -> None:
-        self._forget(entry)
-        with anyio.CancelScope(shield=True):
-            try:
-                await entry.sandbox.close()
-            except SandboxError as error:
-                log.warning("sandbox %s did not close cleanly: %s", entry.id, error)
-
-    def _forget(self, entry: _Entry) -> None:
-        self._entries.pop(entry.id, None)
-        if entry.scope is not None and self._scopes.get(entry.scope) == entry.id:
-            del self._scopes[entry.scope]
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def sandbox_uri(sandbox_id: str, path: str) -> str:
     return f"lap://sandboxes/{sandbox_id}/files/{quote(path)}"
-
-
-class _worded:  # noqa: N801 - reads as the statement it is
-    """Says what a sandbox refuses in the words and classes of the control plane."""
-
-    _MAP: Mapping[type[SandboxError], type[Exception]] = {
-        BadPath: Invalid,
-        NoSuchFile: NotFound,
-        SandboxLimit: LimitReached,
-        LauncherUnavailable: Unavailable,
-    }
-
-    def __init__(self, sandbox_id: str) -> None:
-        self._sandbox_id = sandbox_id
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SandboxGone):
-            raise Unavailable(
-                f"Sandbox {self._sandbox_id} has ended: {error}",
-                remedy="Call again without sandbox for a new one; its files are gone.",
-            ) from error
-        for ours, theirs in self._MAP.items():
-            if isinstance(error, ours):
-                raise theirs(str(error)) from error

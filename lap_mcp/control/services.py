@@ -199,6 +199,23 @@ class SandboxView:
     used_at: float
     executions: int
     busy: bool
+    open: bool = True
+    """It has a container in this process; else it is opened again when it is used."""
+    files: int = 0
+    size: int = 0
+    """Of its kept files, in bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePart:
+    """Some bytes of a kept file: one version of it, however it changes meanwhile."""
+
+    path: str
+    size: int
+    """Of the whole file."""
+    sha256: str
+    start: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +230,15 @@ class SandboxRun:
     """Path in `/mnt/data` to `lap://sandboxes/…` for new and changed files."""
     placed: Sequence[str] = ()
     """Paths of the files that the caller gave."""
+    reopened: bool = False
+    """Its container was replaced before this execution: files are back, variables are gone,
+    unless they were replayed."""
+    notes: Sequence[str] = ()
+    """Sentences for the caller: what was put back, what a replay did."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Path to SHA-256, for the new and changed files that are kept."""
+    not_kept: Mapping[str, str] = field(default_factory=dict)
+    """Path to why, for files that would be lost with the container."""
 
 
 class SandboxesAPI(Protocol):
@@ -227,25 +253,63 @@ class SandboxesAPI(Protocol):
         scope: str | None = None,
         files: Sequence[FileInput] = (),
         timeout: float = 45.0,
+        replay: bool = False,
         on_output: Callable[[Literal["stdout", "stderr"], str], None] | None = None,
     ) -> SandboxRun:
         """Run code in the named sandbox, else in the default one of `scope` (one MCP connection,
-        never a principal), else in a new one.
+        never a principal), else in a new one.  A sandbox whose container is gone gets a new one
+        with all kept files; `replay` then runs its recorded cells again first.
 
         Raises:
             Unavailable: engine down, image not ready (how far it is), with the remedy.
-            NotFound, Invalid, LimitReached
+            Conflict: the sandbox is open in another process; which.
+            LimitReached: all are busy; when to try again.
+            NotFound, Invalid
         """
         ...
 
-    async def list(self, principal: Principal) -> Sequence[SandboxView]: ...
+    async def list(self, principal: Principal) -> Sequence[SandboxView]:
+        """Last used first, the open ones and those that can be opened again."""
+        ...
 
-    async def files(self, principal: Principal, sandbox_id: str) -> Sequence[FileInfo]: ...
+    async def files(
+        self, principal: Principal, sandbox_id: str, *, after: str = "", limit: int = 1000
+    ) -> Sequence[FileInfo]:
+        """By path, those after `after`; at most `limit`."""
+        ...
 
-    async def file(self, principal: Principal, sandbox_id: str, path: str) -> bytes: ...
+    async def file(self, principal: Principal, sandbox_id: str, path: str) -> bytes:
+        """The whole file, as the last answer that names it said."""
+        ...
+
+    async def part(
+        self, principal: Principal, sandbox_id: str, path: str, start: int, size: int
+    ) -> FilePart:
+        """`size` bytes of a kept file from `start` on, fewer at its end."""
+        ...
 
     async def release(self, scope: str) -> None:
         """The connection ended: close its default sandbox."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A file that was written on the user's machine."""
+
+    uri: str
+    path: str
+    size: int
+
+
+class OutputAPI(Protocol):
+    async def save(self, principal: Principal, uris: Sequence[str]) -> Sequence[Saved]:
+        """Save files of sandboxes and sessions as new files of the local user.
+
+        Raises:
+            Invalid: an address or a name is refused; nothing is saved.
+            NotFound, Unavailable, LimitReached
+        """
         ...
 
 
@@ -258,3 +322,5 @@ class Services:
     status: Callable[[], Mapping[str, Any]]
     """What `lap_status` shows: {version, home, config, store, runtimes, agents, sandbox,
     problems: [{where, message, remedy}]}.  Quick; from memory."""
+    output: OutputAPI | None = None
+    """Where a local user's files are saved; `None`: nowhere."""

@@ -19,6 +19,7 @@ BUILT_IN: Final = (
     "get_session",
     "lap_status",
     "list_sessions",
+    "save_files",
 )
 LATER: Final = (
     "approve_agent",

@@ -265,7 +265,7 @@ class Face:
 def _built_in(options: FaceOptions) -> list[Toolset]:
     made: dict[str, Callable[[], Toolset]] = {
         "agents": lambda: AgentTools(options),
-        "code": CodeTools,
+        "code": lambda: CodeTools(options),
         "sessions": SessionTools,
     }
     return [*(made[name]() for name in options.toolsets), StatusTools()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -56,6 +57,8 @@ class FaceOptions:
     state_key: bytes | None = None
     """At least 32 bytes that seal `requestState`; the same on every replica.  `None`: made at
     start, for one process."""
+    link: Callable[[str, str], str] | None = None
+    """From a kept file's SHA-256 and name to a link that a person can open, for a while."""
     services_deadline: float = 30.0
     """Seconds for the store and the registry to open."""
 

@@ -6,11 +6,12 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 import mcp.types as t
 
 from lap_mcp.control.services import Services
-from lap_mcp.errors import LapError, LimitReached
+from lap_mcp.errors import LapError, LimitReached, NotFound
 from lap_mcp.model import Agent
 
 from . import uris
@@ -27,12 +28,19 @@ _EVENTS_PAGE: Final = 500
 MAX_READ: Final = 16 * 1024 * 1024
 """Bytes of a file that is sent whole in one JSON message."""
 
+_PART: Final = 4 * 1000 * 1000
+"""Bytes of a part of a file."""
+_FILES_PAGE: Final = 500
+_SANDBOX_FILES: Final = "lap://sandboxes/{id}/files{?after}"
+_SANDBOX_FILE: Final = "lap://sandboxes/{id}/files/{path}{?offset}"
+
 _TEMPLATES: Final = (
     ("lap://agents/{name}", "agent", "An agent: description and schemas", _JSON),
     ("lap://sessions/{id}", "session", "A session: status, turns, questions, files", _JSON),
     ("lap://sessions/{id}/events{?after}", "events", "What happened in a session, by seq", _JSON),
     ("lap://sessions/{id}/files/{name}", "session file", "A file of a session", None),
-    ("lap://sandboxes/{id}/files/{path}", "sandbox file", "A file in a sandbox's /mnt/data", None),
+    (_SANDBOX_FILES, "sandbox files", "Files of a sandbox, by path", _JSON),
+    (_SANDBOX_FILE, "sandbox file", "A file of a sandbox; from `offset` on, 4 MB of it", None),
 )
 
 
@@ -90,9 +98,9 @@ class LapResources(ResourceProvider):
             if address.kind in ("session", "events", "session_file"):
                 services = await request.services()
                 await services.sessions.get(request.caller.principal, address.id)
-            elif address.kind == "sandbox_file":
+            elif address.kind in ("sandbox_file", "sandbox_files"):
                 services = await request.services()
-                await services.sandboxes.files(request.caller.principal, address.id)
+                await services.sandboxes.files(request.caller.principal, address.id, limit=1)
         except LapError:
             return False
         return True
@@ -105,10 +113,12 @@ class LapResources(ResourceProvider):
         match template, argument:
             case "lap://agents/{name}", "name":
                 return [agent.name for agent in services.registry.agents()]
-            case "lap://sandboxes/{id}/files/{path}", "id":
+            case _, "id" if template in (_SANDBOX_FILE, _SANDBOX_FILES):
                 return [view.id for view in await services.sandboxes.list(principal)]
-            case "lap://sandboxes/{id}/files/{path}", "path":
-                listed = await services.sandboxes.files(principal, known.get("id", ""))
+            case _, "path":
+                listed = await services.sandboxes.files(
+                    principal, known.get("id", ""), limit=_FILES_PAGE
+                )
                 return [file.path for file in listed]
             case "lap://sessions/{id}/files/{name}", "name":
                 files = await services.sessions.files(principal, known.get("id", ""))
@@ -153,6 +163,8 @@ async def _value(services: Services, request: Request, address: uris.LapUri) -> 
             return {"runtimes": [dict(runtime) for runtime in services.registry.runtimes()]}
         case "session":
             return await _session(services, request, address.id)
+        case "sandbox_files":
+            return await _sandbox_files(services, request, address)
         case _:
             return await _events(services, request, address)
 
@@ -206,21 +218,61 @@ async def _events(services: Services, request: Request, address: uris.LapUri) ->
     }
 
 
+async def _sandbox_files(
+    services: Services, request: Request, address: uris.LapUri
+) -> dict[str, Any]:
+    found = await services.sandboxes.files(
+        request.caller.principal, address.id, after=address.after_path, limit=_FILES_PAGE + 1
+    )
+    shown = found[:_FILES_PAGE]
+    here = uris.sandbox_files(address.id)
+    return {
+        "sandbox": address.id,
+        "files": [
+            {"path": f.path, "size": f.size, "uri": uris.sandbox_file(address.id, f.path)}
+            for f in shown
+        ],
+        "next": f"{here}?after={quote(shown[-1].path)}" if len(found) > len(shown) else None,
+    }
+
+
+async def _part(
+    services: Services, request: Request, uri: str, address: uris.LapUri, start: int
+) -> t.BlobResourceContents:
+    """A part as bytes: it may begin and end inside a character.  Its `_meta` says what it is of."""
+    part = await services.sandboxes.part(
+        request.caller.principal, address.id, address.path, start, _PART
+    )
+    end = start + len(part.data)
+    here = uris.sandbox_file(address.id, address.path)
+    meta = {
+        "offset": start,
+        "size": part.size,
+        "sha256": part.sha256,
+        "next": f"{here}?offset={end}" if end < part.size else None,
+    }
+    return t.BlobResourceContents(
+        uri=uri,
+        mime_type=media_type_of(address.path),
+        blob=base64.b64encode(part.data).decode(),
+        _meta={"lap-mcp/part": meta},
+    )
+
+
 async def _file(
     services: Services, request: Request, uri: str, address: uris.LapUri
 ) -> t.TextResourceContents | t.BlobResourceContents:
     principal = request.caller.principal
+    if address.offset is not None:
+        return await _part(services, request, uri, address, address.offset)
     if address.kind == "session_file":
         stored, data = await services.sessions.file(principal, address.id, address.path)
         media_type = one_line(stored.media_type, 100)
     else:
-        data = await services.sandboxes.file(principal, address.id, address.path)
+        data = await _whole(services, request, address)
         media_type = media_type_of(address.path)
     if len(data) > MAX_READ:
-        raise LimitReached(
-            f"This file has {size_words(len(data))}; at most {size_words(MAX_READ)} are sent.",
-            remedy="Give its URI to code_interpreter in `files` and read it there.",
-        )
+        raise _too_large(len(data), "")
     if media_type.startswith("text/") or media_type == _JSON:
         try:
             text = data.decode()
@@ -229,3 +281,24 @@ async def _file(
             pass  # not text after all: sent as bytes
     blob = base64.b64encode(data).decode()
     return t.BlobResourceContents(uri=uri, mime_type=media_type, blob=blob)
+
+
+async def _whole(services: Services, request: Request, address: uris.LapUri) -> bytes:
+    """A file of a sandbox, if it is small enough: its size is known before its bytes are read."""
+    principal = request.caller.principal
+    try:
+        part = await services.sandboxes.part(principal, address.id, address.path, 0, MAX_READ)
+    except NotFound:  # not kept: it is read where it is
+        return await services.sandboxes.file(principal, address.id, address.path)
+    if part.size > MAX_READ:
+        here = uris.sandbox_file(address.id, address.path)
+        raise _too_large(part.size, f"Read it in parts, from {here}?offset=0 on, or ")
+    return part.data
+
+
+def _too_large(size: int, or_else: str) -> LimitReached:
+    give = "give its URI to code_interpreter in `files` and read it there."
+    return LimitReached(
+        f"This file has {size_words(size)}; at most {size_words(MAX_READ)} are sent.",
+        remedy=f"{or_else}{give}" if or_else else f"G{give[1:]}",
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/w
 MAX_IMAGE: Final = 2 * 1024 * 1024
 MAX_IMAGES: Final = 4
 """Of an agent's turn."""
+MAX_LINKS: Final = 6
 MAX_PLOTS: Final = 6
 """Of one execution."""
 _TRAILER_ROOM: Final = 1200
@@ -167,12 +168,17 @@ def _file_lines(files: Sequence[SessionFile]) -> list[str]:
     return ["Files:\n" + "\n".join(lines)]
 
 
-def interpreter_result(run: SandboxRun, *, scoped: bool) -> t.CallToolResult:
-    """An execution as a tool result.  `scoped`: the next call finds this sandbox by itself."""
+Link = Callable[[str, str], str]
+
+
+def interpreter_result(
+    run: SandboxRun, *, scoped: bool, link: Link | None = None
+) -> t.CallToolResult:
+    """An execution as a tool result.  `scoped`: the next call finds this sandbox by itself.
+    `link`: from a kept file's SHA-256 and name to a link for a person."""
     execution = run.execution
-    rest = [*_values(execution), *_outcome(execution), *_sandbox_files(run)]
-    if execution.notice:
-        rest.append(f"Note: {clean(execution.notice)}")
+    rest = [*_values(execution), *_outcome(execution), *_sandbox_files(run, link)]
+    rest += [f"Note: {clean(note)[:1000]}" for note in (*run.notes, execution.notice) if note]
     last = _sandbox_line(run, scoped)
     room = TEXT_LIMIT - len("\n\n".join([*rest, last]).encode()) - 200
     out = clean(execution.stdout).rstrip("\n")
@@ -254,11 +260,17 @@ def _images(execution: Execution) -> list[t.ContentBlock]:
     return [image(picture.data, picture.mime) for picture in _pictures(execution)[0]]
 
 
-def _sandbox_files(run: SandboxRun) -> list[str]:
+def _sandbox_files(run: SandboxRun, link: Link | None) -> list[str]:
     lines = [f"- {path}: given" for path in run.placed[:16]]
     for file in run.execution.files[:16]:
         uri = run.uris.get(file.path, "")
         lines.append(f"- {one_line(file.path, 200)} ({size_words(file.size)}){uri and ': ' + uri}")
+        if file.path in run.not_kept:
+            lines[-1] += f" (NOT KEPT: {one_line(run.not_kept[file.path], 120)})"
+    if link is not None and run.versions:
+        linked = list(run.versions.items())[:MAX_LINKS]
+        lines.append("For the user, to download within 5 minutes:")
+        lines += [f"- {one_line(path, 100)}: {link(sha256, path)}" for path, sha256 in linked]
     hidden = len(run.execution.files) - 16
     if hidden > 0 or run.execution.files_more:
         lines.append("- and more; `os.listdir('/mnt/data')` shows all")
@@ -270,6 +282,8 @@ def _sandbox_line(run: SandboxRun, scoped: bool) -> str:
     facts = [f"sandbox {run.sandbox_id}", execution.status, seconds_words(execution.duration)]
     if run.fresh:
         facts.append("new")
+    if run.reopened:
+        facts.append("opened again, files kept")
     if execution.files_lost:
         facts.append("variables and files lost")
     elif execution.state_lost:

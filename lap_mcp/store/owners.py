@@ -15,7 +15,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from .tables import owners, sessions
+from .tables import owners, sandboxes, sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,14 @@ def everybody(connection: Connection) -> Sequence[Owner]:
 
 def sweep(connection: Connection, ended: Collection[str]) -> None:
     """Forget owners that ended, but for those a lease still names."""
-    held = sa.select(sessions.c.lease_owner).where(sessions.c.lease_owner.is_not(None))
+    named = [
+        sa.select(table.c.lease_owner).where(table.c.lease_owner.is_not(None))
+        for table in (sessions, sandboxes)
+    ]
     connection.execute(
-        owners.delete().where(owners.c.id.in_(list(ended)), owners.c.id.not_in(held))
+        owners.delete().where(
+            owners.c.id.in_(list(ended)), *(owners.c.id.not_in(held) for held in named)
+        )
     )
 
 

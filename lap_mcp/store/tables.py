@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -170,3 +171,63 @@ counters = Table(
     Column("value", BigInteger, nullable=False),
 )
 """`catalogue`: raised by each change of `agents`."""
+
+sandboxes = Table(
+    "sandboxes",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("principal", String(200), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("used_at", Double, nullable=False),
+    Column("executions", Integer, nullable=False, server_default="0"),
+    Column("lease_owner", _ID),
+    Column("lease_until", Double, nullable=False, server_default="0"),
+    Column("fence", BigInteger, nullable=False, server_default="0"),
+)
+"""Sandboxes that can be opened again; the lease names the process that has one open now."""
+Index("sandboxes_by_principal", sandboxes.c.principal, sandboxes.c.used_at)
+Index("sandboxes_by_use", sandboxes.c.used_at)
+
+cells = Table(
+    "cells",
+    metadata,
+    Column("sandbox_id", _ID, ForeignKey("sandboxes.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("code", Text, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("repeats", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("result", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+)
+"""Executions as they were: what a replay runs again (`repeats`), what a notebook shows."""
+
+cell_outputs = Table(
+    "cell_outputs",
+    metadata,
+    Column("sandbox_id", _ID, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    ForeignKeyConstraint(
+        ["sandbox_id", "number"], ["cells.sandbox_id", "cells.number"], ondelete="CASCADE"
+    ),
+)
+"""Rich outputs of a cell that are too large for its row: `place` in its `outputs`."""
+Index("cell_outputs_by_blob", cell_outputs.c.sha256)
+
+sandbox_files = Table(
+    "sandbox_files",
+    metadata,
+    Column("sandbox_id", _ID, ForeignKey("sandboxes.id", ondelete="CASCADE"), primary_key=True),
+    Column("path", String(1024), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("modified", Double, nullable=False),
+    Column("origin", String(10), nullable=False),
+    Column("at", Double, nullable=False),
+)
+"""Files of `/mnt/data` whose bytes are blobs: what a sandbox is opened again with."""
+Index("sandbox_files_by_blob", sandbox_files.c.sha256)

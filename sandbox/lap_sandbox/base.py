@@ -6,7 +6,7 @@ Rule 2: whatever comes out of a sandbox is hostile.  A launcher validates before
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -149,6 +149,15 @@ class Sandbox(Protocol):
 
         Raises:
             BadPath, NotFound, LimitReached
+        """
+        ...
+
+    async def copy(self, path: str, write: Callable[[bytes], Awaitable[None]]) -> int:
+        """Read a regular file in pieces: each goes to `write` as it comes.  Its size, which is
+        less than it was where the file shrank meanwhile.
+
+        Raises:
+            BadPath, NotFound, LimitReached; what `write` raises
         """
         ...
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import anyio
 
-from lap_sandbox import transfer
+from lap_sandbox import download, transfer
 from lap_sandbox.base import Execution, FileInfo, Limits, OnOutput
 from lap_sandbox.collect import Collector
 from lap_sandbox.container import Container
@@ -227,6 +227,10 @@ class ContainerSandbox:
     async def get(self, path: str) -> bytes:
         self._require_alive()
         return await transfer.get(self._container.link, self._limits, path)
+
+    async def copy(self, path: str, write: Callable[[bytes], Awaitable[None]]) -> int:
+        self._require_alive()
+        return await download.copy(self._container.link, self._limits, path, write)
 
     async def list(self, *, limit: int = 1000) -> Sequence[FileInfo]:
         self._require_alive()

@@ -7,7 +7,7 @@ It runs no code at all, is never reachable by configuration, and keeps the contr
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -42,6 +42,8 @@ class Scripted:
     dies: bool = False
     """The sandbox ends under it: `SandboxGone`."""
 
+
+_PIECE = 128 * 1024
 
 Script = Callable[[str], Scripted]
 """From the code to what happens.  May raise to fail a test."""
@@ -156,6 +158,12 @@ class ScriptedSandbox:
         if name not in self.files:
             raise NotFound(f"There is no file `{name}` in /mnt/data.")
         return self.files[name][0]
+
+    async def copy(self, path: str, write: Callable[[bytes], Awaitable[None]]) -> int:
+        data = await self.get(path)
+        for start in range(0, len(data), _PIECE):
+            await write(data[start : start + _PIECE])
+        return len(data)
 
     async def list(self, *, limit: int = 1000) -> Sequence[FileInfo]:
         self._require_alive()

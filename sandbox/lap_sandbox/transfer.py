@@ -27,7 +27,7 @@ SILENCE_SECONDS = 20.0
 LISTED = 20_000
 
 
-def _refusal(frame: Frame) -> SandboxError:
+def refusal(frame: Frame) -> SandboxError:
     words = text(frame.header, "words", 4096)
     kinds: dict[str, type[SandboxError]] = {
         "path": BadPath,
@@ -79,7 +79,7 @@ class _Answer:
             if not await self._news.wait(SILENCE_SECONDS):
                 raise SandboxGone("The sandbox does not answer.")
         if self.last.kind == Kind.FAIL:
-            raise _refusal(self.last)
+            raise refusal(self.last)
         return self.last
 
     def close(self) -> None:

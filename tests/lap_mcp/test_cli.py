@@ -241,5 +241,5 @@ def test_code_is_run_in_a_sandbox(user: User, tmp_path: Path) -> None:
     failed = user.run("sandbox", "run", "-", given="1/0", within=120)
     assert failed.returncode == 1
     assert "ZeroDivisionError" in failed.stderr
-    assert json.loads(user.ok("sandbox", "list", "--json")) == []
+    assert json.loads(user.ok("sandbox", "list", "--containers", "--json")) == []
     assert user.ok("sandbox", "prune").strip() == "0"

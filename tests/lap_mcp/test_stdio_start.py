@@ -13,7 +13,7 @@ import pytest
 from tests.lap_mcp.user import SCRIPT, User
 from tests.waiting import eventually
 
-BARE = ["code_interpreter", "lap_status"]
+BARE = ["code_interpreter", "lap_status", "save_files"]
 SESSIONS = ["answer_question", "cancel_session", "get_session", "list_sessions"]
 
 

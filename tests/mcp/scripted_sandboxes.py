@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ import anyio
 from lap_sandbox.base import Execution, ExecutionError, FileInfo, Output, Preparation
 
 from lap_mcp.clock import new_id
-from lap_mcp.control.services import FileInput, SandboxRun, SandboxView
+from lap_mcp.control.services import FileInput, FilePart, SandboxRun, SandboxView
 from lap_mcp.errors import NotFound, Unavailable
 from lap_mcp.model import Principal
 
@@ -82,6 +83,7 @@ class ScriptedSandboxes:
         scope: str | None = None,
         files: Sequence[FileInput] = (),
         timeout: float = 45.0,
+        replay: bool = False,
         on_output: Callable[[Literal["stdout", "stderr"], str], None] | None = None,
     ) -> SandboxRun:
         if self.down is not None:
@@ -137,15 +139,30 @@ class ScriptedSandboxes:
             if box.principal == principal.id
         ]
 
-    async def files(self, principal: Principal, sandbox_id: str) -> Sequence[FileInfo]:
+    async def files(
+        self, principal: Principal, sandbox_id: str, *, after: str = "", limit: int = 1000
+    ) -> Sequence[FileInfo]:
         box = self._owned(principal, sandbox_id)
-        return [FileInfo(path=p, size=len(d), modified=0) for p, d in sorted(box.files.items())]
+        found = [FileInfo(path=p, size=len(d), modified=0) for p, d in sorted(box.files.items())]
+        return [info for info in found if info.path > after][:limit]
 
     async def file(self, principal: Principal, sandbox_id: str, path: str) -> bytes:
         box = self._owned(principal, sandbox_id)
         if path not in box.files:
             raise NotFound(f"There is no file `{path}`.")
         return box.files[path]
+
+    async def part(
+        self, principal: Principal, sandbox_id: str, path: str, start: int, size: int
+    ) -> FilePart:
+        data = await self.file(principal, sandbox_id, path)
+        return FilePart(
+            path=path,
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            start=start,
+            data=data[start : start + size],
+        )
 
     async def release(self, scope: str) -> None:
         self.released.append(scope)

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from lap_mcp.control.tool_names import BUILT_IN, RESERVED_NAMES, is_valid, slug
 from lap_mcp.errors import ConfigError, StoreError
 from lap_mcp.mcp_server import agent_tools
+from lap_mcp.mcp_server.code_tools import SAVE_FILES
 from lap_mcp.mcp_server.face import INSTRUCTIONS
 from lap_mcp.mcp_server.options import FaceOptions
 from lap_mcp.model import Agent
@@ -56,6 +57,8 @@ async def test_every_tool_is_as_its_snapshot_says() -> None:
         Agent(name="an_agent", runtime="r", ref="x", description="Watches a pull request.")
     )
     shown = {name: tool for name, tool in tools.items() if name in BUILT_IN} | {"an_agent": agent}
+    assert "save_files" not in shown, "there is no user's machine to save on over HTTP"
+    shown["save_files"] = SAVE_FILES
     assert set(shown) == {*BUILT_IN, "an_agent"}
     if os.environ.get("LAP_TEST_SNAPSHOTS") == "write":
         for name, tool in shown.items():

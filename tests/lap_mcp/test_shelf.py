@@ -1,0 +1,61 @@
+"""`lap-mcp sandbox list|export|import|prune --older`: kept sandboxes, without an engine."""
+
+from __future__ import annotations
+
+import json
+
+from tests.lap_mcp.user import User
+
+
+def test_files_go_in_and_come_out_again_without_an_engine(user: User) -> None:
+    folder = user.project / "data"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a b.csv").write_text("1,2")
+    (folder / "link").symlink_to("/etc/passwd")
+    (user.project / "one.bin").write_bytes(bytes(range(256)) * 8192)
+
+    sandbox = user.ok("sandbox", "import", folder, user.project / "one.bin").strip()
+    listed = json.loads(user.ok("sandbox", "list", "--json"))
+    out = user.home / "out"
+    user.ok("sandbox", "export", sandbox, "--ipynb", "--output", out)
+
+    assert [(one["id"], one["files"], one["process"]) for one in listed] == [(sandbox, 2, None)]
+    assert (out / "deep" / "a b.csv").read_text() == "1,2"
+    assert (out / "one.bin").read_bytes() == bytes(range(256)) * 8192
+    assert json.loads((out / "sandbox.ipynb").read_text())["cells"] == []
+    assert not (out / "link").exists()
+
+
+def test_an_export_overwrites_nothing(user: User) -> None:
+    (user.project / "a.txt").write_text("new")
+    sandbox = user.ok("sandbox", "import", user.project / "a.txt").strip()
+    out = user.home / "out"
+    out.mkdir()
+    (out / "a.txt").write_text("mine")
+
+    done = user.run("sandbox", "export", sandbox, "--output", out)
+
+    assert (out / "a.txt").read_text() == "mine"
+    assert "left as it is" in done.stderr
+
+
+def test_what_was_not_used_for_long_is_forgotten_on_demand(user: User) -> None:
+    (user.project / "a.txt").write_text("1")
+    user.ok("sandbox", "import", user.project / "a.txt")
+
+    assert user.ok("sandbox", "prune", "--older", "1h").strip() == "0"
+    assert user.ok("sandbox", "prune", "--older", "1ms").strip() == "1"
+    assert json.loads(user.ok("sandbox", "list", "--json")) == []
+
+
+def test_what_cannot_be_done_is_said(user: User) -> None:
+    odd = user.project / "a\nb"
+    odd.write_text("1")
+    unknown = "sbx_" + "0" * 32
+
+    assert "control or invisible" in user.run("sandbox", "import", odd).stderr
+    assert "nothing to do" in user.run("sandbox", "export", unknown).stderr
+    missing = user.run("sandbox", "export", unknown, "--ipynb")
+    assert missing.returncode != 0
+    assert "There is no sandbox" in missing.stderr
+    assert "not a duration" in user.run("sandbox", "prune", "--older", "soon").stderr
