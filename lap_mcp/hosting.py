@@ -183,6 +183,7 @@ async def serve_http(
         ConfigError, StoreError: something it needs is wrong.
         Unavailable: the address is taken.
     """
+    from lap_mcp.openai_front.front import OpenAIFront
     from lap_mcp.web import HttpOptions, build_app, keys, listen, serve
 
     def opened() -> AbstractAsyncContextManager[Running]:
@@ -208,7 +209,8 @@ async def serve_http(
             allowed_origins=config.server.allowed_origins,
             ready=ready,
         )
-        http = build_app(face, options)
+        front = OpenAIFront(owner.services, config.models, config.openai)
+        http = build_app(face, options, front.routes, running=front.running)
         host, port = config.server.host, config.server.port
         try:
             sock = listen(host, port)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import quote
 
@@ -198,6 +198,24 @@ class Sandboxes:
             entry.users -= 1
             entry.used_at = self._clock.now()
 
+    # What a container of the front doors needs (`containers.BoxesAPI`).
+
+    async def open(
+        self, principal: Principal, scope: str, *, memory: int | None = None
+    ) -> tuple[str, bool]:
+        entry, fresh = await self._entry(principal, None, scope, memory)
+        return entry.id, fresh
+
+    async def put(self, principal: Principal, sandbox_id: str, path: str, data: bytes) -> FileInfo:
+        entry = self._find(principal, sandbox_id)
+        with _worded(sandbox_id):
+            return await entry.sandbox.put(path, data)
+
+    async def delete(self, principal: Principal, sandbox_id: str, path: str) -> None:
+        entry = self._find(principal, sandbox_id)
+        with _worded(sandbox_id):
+            await entry.sandbox.delete(path)
+
     async def release(self, scope: str) -> None:
         sandbox_id = self._scopes.pop(scope, None)
         entry = None if sandbox_id is None else self._entries.get(sandbox_id)
@@ -208,7 +226,11 @@ class Sandboxes:
     # Which sandbox -----------------------------------------------------------------------------
 
     async def _entry(
-        self, principal: Principal, sandbox_id: str | None, scope: str | None
+        self,
+        principal: Principal,
+        sandbox_id: str | None,
+        scope: str | None,
+        memory: int | None = None,
     ) -> tuple[_Entry, bool]:
         if sandbox_id is not None:
             return self._find(principal, sandbox_id), False
@@ -219,7 +241,7 @@ class Sandboxes:
             known = self._entries.get(self._scopes.get(scope, ""))
             if known is not None and known.sandbox.alive and known.principal == principal.id:
                 return known, False
-            return await self._open(principal, scope), True
+            return await self._open(principal, scope, memory), True
 
     def _find(self, principal: Principal, sandbox_id: str) -> _Entry:
         entry = self._entries.get(sandbox_id)
@@ -230,11 +252,16 @@ class Sandboxes:
             )
         return entry
 
-    async def _open(self, principal: Principal, scope: str | None) -> _Entry:
+    async def _open(
+        self, principal: Principal, scope: str | None, memory: int | None = None
+    ) -> _Entry:
         await self._ready()
         await self._make_room(principal)
+        limits = self._limits.sandbox
+        if memory is not None and memory != limits.memory:
+            limits = replace(limits, memory=memory)
         try:
-            sandbox = await self._launcher.open(self._limits.sandbox)
+            sandbox = await self._launcher.open(limits)
         except LauncherUnavailable as error:
             raise Unavailable(error.message, remedy=error.remedy) from error
         except SandboxLimit as error:

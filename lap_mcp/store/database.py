@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Query = Callable[[Connection], T]
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest migration this program knows."""
 
 BUSY_TIMEOUT = 10.0

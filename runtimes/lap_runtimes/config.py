@@ -61,6 +61,9 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
 Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret), AfterValidator(_fit_for_a_header)]
 """A `SecretStr` that is configured as `env:NAME` or `file:PATH`, never as the secret itself."""
 
+Address = Annotated[str, AfterValidator(_one_origin)]
+"""An http or https address, without a credential in it."""
+
 Origins = Annotated[tuple[str, ...], AfterValidator(_origins)]
 """Origins beside that of `url` that an answer may lead to; they never get the credential."""
 
@@ -85,7 +88,7 @@ class RuntimeConfig(BaseModel):
 class HTTPRuntimeConfig(RuntimeConfig):
     """Base of the adapters that speak HTTP."""
 
-    url: Annotated[str, AfterValidator(_one_origin)]
+    url: Address
     """Base address.  The credential is sent to its origin and to no other."""
     auth: Auth = Auth()
     headers: Mapping[str, str] = Field(default_factory=dict)

@@ -138,8 +138,10 @@ class Reply:
 class HTTP:
     """The HTTP side of one runtime.  Construction does no I/O."""
 
-    def __init__(self, config: HTTPRuntimeConfig) -> None:
+    def __init__(self, config: HTTPRuntimeConfig, *, keep_connections: int = 20) -> None:
+        """`keep_connections`: how many that are free are kept for the next request."""
         self.base = config.url.rstrip("/")
+        self._keep_connections = keep_connections
         self.rules = OriginRules.of(config.url, config.allow_origins)
         self._connect_timeout = config.connect_timeout
         self._ca_file = config.ca_file
@@ -325,7 +327,9 @@ class HTTP:
         return httpx2.AsyncClient(
             verify=verify,
             timeout=httpx2.Timeout(None, connect=self._connect_timeout),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+            limits=httpx2.Limits(
+                max_connections=None, max_keepalive_connections=self._keep_connections
+            ),
             headers={"User-Agent": "lap-mcp"},
         )
 
