@@ -39,11 +39,11 @@ class ChatEvents:
         events = self._begin(chunk)
         if usage := from_chat(chunk.get("usage")):
             self._usage = usage
-        for choice in sequence(chunk.get("choices"))[:1]:
+        for choice in map(mapping, sequence(chunk.get("choices"))[:1]):
             whole = mapping(choice.get("message"))
             events += self._delta(whole or mapping(choice.get("delta")))
             if choice.get("finish_reason"):
-                self._finish = choice["finish_reason"]
+                self._finish = str(choice["finish_reason"])
         return events
 
     def close(self) -> list[Json]:
@@ -151,7 +151,7 @@ class ChatEvents:
 
     def _call(self, number: int, piece: Json) -> list[Json]:
         events: list[Json] = []
-        key = piece.get("index", number)
+        key = index if isinstance(index := piece.get("index"), int) else number
         inner = mapping(piece.get("function"))
         if key not in self._calls:
             events = [*self._item_over(), *self._written(), *self._call_begun(key, piece, inner)]
@@ -162,7 +162,7 @@ class ChatEvents:
         if isinstance(arguments, dict):
             call["item"]["arguments"] = arguments
         elif isinstance(arguments, str) and arguments:
-            call["item"]["arguments"] += arguments
+            call["item"]["arguments"] = f"{call['item']['arguments']}{arguments}"
             kind = "response.function_call_arguments.delta"
             events.append({"type": kind, **call["where"], "delta": arguments})
         return events

@@ -28,7 +28,7 @@ class ChatRound:
         self._name = name
         self.ours: list[Heard] = []
         self.theirs: list[Json] = []
-        self._by_index: dict[Any, Heard | Json] = {}
+        self._by_index: dict[int, Heard | Json] = {}
         self._order: list[Heard | Json] = []
         self._parts: dict[str, list[str]] = {"content": [], "refusal": [], "reasoning_content": []}
         self.finish = ""
@@ -82,35 +82,31 @@ class ChatRound:
 
     def _call(self, number: int, piece: Json, first_call: int) -> Json | None:
         """A piece of a call; what the client is told of it, with its own numbering."""
-        key = piece.get("index", number)
+        key = index if isinstance(index := piece.get("index"), int) else number
         inner = mapping(piece.get("function"))
         call = self._by_index.get(key)
         if call is None:
-            call = self._begun(key, piece, inner)
+            call = self._by_index[key] = self._begun(key, piece, inner)
+        more = inner.get("arguments")
         if isinstance(call, Heard):
-            arguments = inner.get("arguments")
-            if isinstance(arguments, dict):
-                call.arguments = arguments
-            elif isinstance(arguments, str):
-                call.arguments += arguments
+            call.arguments = more if isinstance(more, dict) else f"{call.arguments}{more or ''}"
             return None
-        position = self.theirs.index(call)
-        if piece.get("function") is not None and call["function"] is not piece["function"]:
-            call["function"]["arguments"] += inner.get("arguments") or ""
+        if isinstance(more, str) and "function" in call:
+            call["function"]["arguments"] += more
+        position = next(n for n, each in enumerate(self.theirs) if each is call)
         return {**piece, "index": first_call + position}
 
-    def _begun(self, key: Any, piece: Json, inner: Json) -> Heard | Json:
+    def _begun(self, key: int, piece: Json, inner: Json) -> Heard | Json:
         call: Heard | Json
         if inner.get("name") == self._name:
             call = Heard(str(piece.get("id") or f"call_{key}"), self._name)
             self.ours.append(call)
         else:
             call = {name: value for name, value in piece.items() if name != "index"}
-            call.setdefault("type", "function")
-            if "function" in call:
+            call = {"type": "function", "id": f"call_{key}", **call}
+            if "custom" not in call:
                 call["function"] = {**inner, "arguments": ""}
             self.theirs.append(call)
-        self._by_index[key] = call
         self._order.append(call)
         return call
 

@@ -246,17 +246,19 @@ class Exchange:
     # Items -------------------------------------------------------------------------------------
 
     def _item_event(self, kind: str, event: Json) -> list[Step]:
-        index = event.get("output_index")
+        if kind.startswith("response.output_item.") and not isinstance(event.get("item"), dict):
+            return []
+        index = _place(kind, event)
         if kind == "response.output_item.added" and self._is_ours(event.get("item")):
             return self._call_added(index)
         if index in self._ours:
-            return self._call_event(kind, event)
+            return self._call_event(kind, event, index)
         if kind == "response.output_item.done":
             if self._is_ours(event.get("item")):
-                return [*self._call_added(index), *self._call_event(kind, event)]
+                return [*self._call_added(index), *self._call_event(kind, event, index)]
             self._done.add(index)
             self._item_done(mapping(event.get("item")))
-        if "output_index" in event:
+        if index is not None:
             event["output_index"] = self._client_index(index)
         event = self._without_secrets(event)
         events = self._texts.events(event) if self._plan.tool is not None else [event]
@@ -281,7 +283,7 @@ class Exchange:
         return self._indices[index]
 
     def _item_done(self, item: Json) -> None:
-        if item.get("type") in FOR_THE_CLIENT:
+        if str(item.get("type")) in FOR_THE_CLIENT:
             self._waits_for_client = True
         if self._plan.stored or not is_lost_reasoning(item):
             self._items.append(item)
@@ -310,12 +312,14 @@ class Exchange:
         self._output[call.index] = call.item
         return self._sent(call.added())
 
-    def _call_event(self, kind: str, event: Json) -> list[Step]:
-        call = self._ours[event.get("output_index")]
+    def _call_event(self, kind: str, event: Json, index: Any) -> list[Step]:
+        call = self._ours[index]
         if kind == "response.function_call_arguments.delta" and call is not None:
             return self._sent(call.more(str(event.get("delta", ""))))
         if kind == "response.output_item.done":
-            self._done.add(event.get("output_index"))
+            if index in self._done:
+                return []
+            self._done.add(index)
             return self._call_written(call, mapping(event.get("item")))
         return []
 
@@ -368,3 +372,14 @@ class Exchange:
             steps.append(Send({**event, "sequence_number": self._sequence}))
             self._sequence += 1
         return steps
+
+
+def _place(kind: str, event: Json) -> int | str | None:
+    """Where in the upstream's output an event belongs; `None`: nowhere.  Some servers leave the
+    index out, and then the item's id has to do."""
+    index = event.get("output_index")
+    if isinstance(index, int):
+        return index
+    if index is None and not kind.startswith("response.output_item."):
+        return None
+    return str(mapping(event.get("item")).get("id") or event.get("item_id"))

@@ -84,4 +84,5 @@ class MessageTexts:
 
 
 def _key(event: Mapping[str, Any]) -> _KEY:
-    return event.get("output_index"), event.get("content_index")
+    content = event.get("content_index")
+    return event.get("output_index"), content if isinstance(content, int) else 0

@@ -18,13 +18,12 @@ from lap_runtimes.config import Auth, HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, RuntimeFailure
 from lap_runtimes.http import HTTP, Reply
 from lap_runtimes.http_errors import retry_after
-from lap_runtimes.stream import StreamReader
 
 from lap_mcp.config import ModelTable
 
+from .objects import Objects
 from .wire import ApiError, Json, encode
 
-MAX_ANSWER: Final = 64 * 1024 * 1024
 MAX_ERROR: Final = 256 * 1024
 PATIENCE: Final = 30.0
 """Longest `retry-after`, in seconds, that is waited out between two rounds."""
@@ -228,28 +227,11 @@ def _kept(reply: Reply) -> Headers:
 
 
 async def _objects(pieces: AsyncIterator[bytes]) -> AsyncIterator[Json]:
-    """The JSON objects of a stream.  What is no JSON object (a comment, a ping) says nothing."""
-    reader = StreamReader(limit=MAX_ANSWER)
+    objects = Objects()
     async for piece in pieces:
-        for frame in reader.feed(piece):
-            if (value := _object(frame.data, frame.event)) is not None:
-                yield value
-        if reader.done:
-            return
-    for frame in reader.close():
-        if (value := _object(frame.data, frame.event)) is not None:
+        for value in objects.feed(piece):
             yield value
-
-
-def _object(data: str, name: str) -> Json | None:
-    import json
-
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict):
-        return None
-    if name and "type" not in value:
-        value["type"] = name
-    return value
+        if objects.done:
+            return
+    for value in objects.close():
+        yield value
