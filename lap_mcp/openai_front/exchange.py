@@ -126,6 +126,9 @@ class Exchange:
         return steps
 
     def _handle(self, event: Mapping[str, Any]) -> list[Step]:
+        if event.get("object") == "response" and "type" not in event:
+            # Not a stream: the server answered with the whole at once.
+            event = {"type": f"response.{event.get('status', 'completed')}", "response": event}
         kind = event.get("type")
         if not isinstance(kind, str):
             return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from .background import Background
 from .http import EventStream, Relayed, Whole, answered, body_of, handled, principal_of
 from .models import AGENT
 from .responses import Asked, Responding, asked, relayed
-from .rewriting import with_ids
+from .rewriting import as_input_items
 from .shared import Shared
 from .upstream import sent_on
 from .wire import Json, bad, missing, named_event
@@ -96,11 +97,13 @@ class ResponseRoutes:
         found = await self._found(request)
         if found is None:
             return await self._elsewhere(request)
-        front = await self._shared.front()
-        items = with_ids(found.given, lambda prefix: f"{prefix}_{found.id}")
+        numbers = itertools.count(1)
+        items = as_input_items(
+            found.given, lambda prefix: f"{prefix}_{found.id[5:]}_{next(numbers)}"
+        )
         if request.query_params.get("order", "desc") == "desc":
             items.reverse()
-        return answered(_page(items, request.query_params), 200) if front else answered({})
+        return answered(_page(items, request.query_params))
 
     async def _found(self, request: Request) -> StoredResponse | None:
         front = await self._shared.front()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import mimetypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -144,9 +144,16 @@ def _data_url(file: GivenFile) -> str:
     return f"data:{kind};base64,{base64.b64encode(file.data).decode()}"
 
 
-def with_ids(items: Sequence[Any], new_id: Any) -> list[Any]:
-    """For a list of input items: each with an id."""
-    return [
-        {"id": new_id("msg"), **item} if isinstance(item, dict) and "id" not in item else item
-        for item in items
-    ]
+def as_input_items(items: Sequence[Any], new_id: Callable[[str], str]) -> list[Any]:
+    """The items of a list of input items: each with an id, text as content parts."""
+    return [_as_input_item(item, new_id) if isinstance(item, dict) else item for item in items]
+
+
+def _as_input_item(item: Json, new_id: Callable[[str], str]) -> Json:
+    shown = {"id": new_id("msg"), **item}
+    if shown.get("type", "message") == "message":
+        shown = {"type": "message", "status": "completed", **shown}
+        if isinstance(shown.get("content"), str):
+            kind = "output_text" if shown.get("role") == "assistant" else "input_text"
+            shown["content"] = [{"type": kind, "text": shown["content"]}]
+    return shown

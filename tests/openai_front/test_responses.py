@@ -28,6 +28,12 @@ async def ask(f: Fronted, **more: Any) -> Any:
     return await f.client().responses.create(**body)
 
 
+def plain(response: Any) -> Any:
+    """Its output, without what the client itself adds when it parses."""
+    text = json.dumps([item.to_dict() for item in response.output])
+    return json.loads(text.replace(', "parsed": null', ""))
+
+
 @APIS
 async def test_the_accumulated_stream_of_the_official_client_is_the_whole_answer(
     tmp_path: Path, api: str
@@ -46,7 +52,7 @@ async def test_the_accumulated_stream_of_the_official_client_is_the_whole_answer
         kept = await f.client().responses.retrieve(final.id)
     assert final.output_text == "see [a](sandbox:/mnt/data/a.csv) \U0001f600"
     assert told.output == final.output
-    assert kept.output == [type(item).construct(**item.to_dict()) for item in final.output]
+    assert plain(kept) == plain(final)
 
 
 async def test_every_field_that_the_types_require_is_there_and_the_tool_is_the_clients(
@@ -333,7 +339,7 @@ async def test_a_following_response_has_the_conversation_and_the_container(
     assert "previous_response_id" not in model.asked[2]
     assert "one" in json.dumps(model.asked[2])
     assert kept.output_text == "two"
-    assert [item.to_dict()["content"] for item in items.data] == ["more"]
+    assert [item.to_dict()["content"][0]["text"] for item in items.data] == ["more"]
 
 
 @APIS
