@@ -80,7 +80,10 @@ class Uploads:
         found = await self._database.read(
             lambda connection: front.file(connection, principal.id, file_id)
         )
-        if found is None or (found.expires_at or self._clock.now()) < self._clock.now():
+        expired = found is not None and (
+            found.expires_at is not None and found.expires_at < self._clock.now()
+        )
+        if found is None or expired:
             raise NotFound(f"No such File object: {file_id[:100]}")
         return found
 

@@ -246,7 +246,7 @@ def _tool_message(call_id: str, told: str) -> Json:
 
 def _files(result: CodeResult, container_id: str) -> Sequence[Json]:
     """Every file of the container, and where it is downloaded."""
-    named = {**{each.filename: each.file_id for each in result.pictures}, **result.files}
+    named = {**{each.filename: each.file_id for each in result.pictures}, **(result.files or {})}
     return [
         {
             "id": file_id,

@@ -356,7 +356,7 @@ class Exchange:
         return OUTPUTS in self._plan.include
 
     def _call_over(self, call: InterpreterCall, item: Json, result: CodeResult) -> list[Step]:
-        if result.files:
+        if result.files is not None:
             self._texts.files = result.files
         self._texts.pictures.extend(result.pictures)
         told = output_of(item, for_responses(result, images=self._setting.images))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from lap_sandbox.base import Execution
@@ -53,8 +53,8 @@ class CodeResult:
     told: str = ""
     """What the model reads."""
     pictures: Sequence[Picture] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
-    """Every file of the container now: path below `/mnt/data` to file id."""
+    files: Mapping[str, str] | None = None
+    """Every file of the container now: path below `/mnt/data` to file id; `None`: as before."""
 
     @property
     def outputs(self) -> list[Json]:
