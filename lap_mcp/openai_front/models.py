@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import anyio
 
@@ -40,7 +42,10 @@ class Models:
     """An exact name counts before a pattern, a pattern before the default."""
 
     def __init__(self, tables: Mapping[str, ModelTable]) -> None:
-        self._upstreams = {name: Upstream(name, table) for name, table in tables.items()}
+        self._upstreams = {
+            name: Upstream(name, table, proxied=is_proxied(table.base_url))
+            for name, table in tables.items()
+        }
         self._exact: dict[str, Upstream] = {}
         self._patterns: list[tuple[str, Upstream]] = []
         self._default: Upstream | None = None
@@ -102,3 +107,9 @@ class Models:
 
 def _owner(name: str) -> str:
     return "lap-agents" if name.startswith(AGENT) else "lap-mcp"
+
+
+def is_proxied(url: str) -> bool:
+    """Whether the environment names a proxy for this address."""
+    parts = urlsplit(url)
+    return parts.scheme in getproxies() and not proxy_bypass(parts.hostname or "")

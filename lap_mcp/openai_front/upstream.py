@@ -1,26 +1,28 @@
 """One model's server: requests with its key, answers as bytes or as events.
 
-HTTP itself, and what foreign errors mean, is in `lap_runtimes.http`: the key is bound to the
-configured origin, redirects are not followed with it, connections are kept.  A request is never
-repeated here once it may have been seen; one that was refused in a later round (429, 503) is,
-since nothing was done with it.
+Requests go over `connections.py`, or, where a proxy stands in between, over the general client of
+`lap_runtimes.http`.  The key goes to the configured origin only; redirects are not followed.  A
+request is never repeated here once it may have been seen; one that was refused in a later round
+(429, 503) is, by the driver, since nothing was done with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import anyio
 from lap_runtimes.config import Auth, HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, RuntimeFailure
-from lap_runtimes.http import HTTP, Reply
+from lap_runtimes.http import HTTP, Reply, tls_context
 from lap_runtimes.http_errors import retry_after
 
 from lap_mcp.config import ModelTable
 
+from .connections import Connections, DirectReply, Pairs
 from .objects import Objects
 from .wire import ApiError, Json, encode
 
@@ -31,22 +33,22 @@ RETRIES: Final = 2
 
 _DROPPED: Final = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "content-length",
-        "content-encoding",
-        "set-cookie",
-        "server",
-        "date",
-        "alt-svc",
-        "strict-transport-security",
-        "www-authenticate",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"content-length",
+        b"content-encoding",
+        b"set-cookie",
+        b"server",
+        b"date",
+        b"alt-svc",
+        b"strict-transport-security",
+        b"www-authenticate",
     }
 )
 """Headers of an answer that are about the connection to the upstream, or about its own clients."""
@@ -88,22 +90,41 @@ class Answer:
 class Upstream:
     """Construction does no I/O."""
 
-    def __init__(self, name: str, table: ModelTable) -> None:
+    def __init__(self, name: str, table: ModelTable, *, proxied: bool = False) -> None:
+        """`proxied`: its origin is reached through a proxy, which the general client knows."""
         self.name = name
         self.table = table
-        auth = Auth(bearer=table.api_key) if table.api_key is not None else Auth()
+        key = table.api_key
+        self._secret = key.get_secret_value() if key is not None else ""
         self._http = HTTP(
             HTTPRuntimeConfig(
                 url=table.base_url,
-                auth=auth,
+                auth=Auth(bearer=key),
                 headers=table.headers,
                 ca_file=table.ca_file,
                 connect_timeout=table.connect_timeout,
             ),
             keep_connections=table.connections,
         )
+        parts = urlsplit(table.base_url)
+        self._path = parts.path.rstrip("/")
+        fixed = {"host": parts.netloc, "accept-encoding": "identity", "user-agent": "lap-mcp"}
+        fixed |= {key.lower(): value for key, value in table.headers.items()}
+        if self._secret:
+            fixed["authorization"] = f"Bearer {self._secret}"
+        self._fixed = fixed
+        secure = parts.scheme == "https"
+        self.direct = None if proxied else Connections(
+            parts.hostname or "",
+            parts.port or (443 if secure else 80),
+            context=(lambda: tls_context(table.ca_file)) if secure else None,
+            keep=table.connections,
+            connect_timeout=table.connect_timeout,
+        )  # fmt: skip
 
     async def aclose(self) -> None:
+        if self.direct is not None:
+            await self.direct.aclose()
         await self._http.aclose()
 
     @asynccontextmanager
@@ -119,13 +140,16 @@ class Upstream:
         with self._worded():
             reply = await self._open(method, path, content, headers)
         try:
-            kept = _kept(reply)
+            kept = _kept(reply.headers)
             if reply.status >= 400:
                 raise await self._refused(reply, kept)
             yield Answer(reply.status, kept, self._pieces(reply))
         finally:
-            with anyio.CancelScope(shield=True):
+            if isinstance(reply, DirectReply):
                 await reply.aclose()
+            else:
+                with anyio.CancelScope(shield=True):
+                    await reply.aclose()
 
     @asynccontextmanager
     async def events(
@@ -139,25 +163,48 @@ class Upstream:
         """
         sent = {**headers, "content-type": "application/json", "accept": "text/event-stream"}
         async with self.send("POST", path, encode(body), sent) as answer:
-            yield _objects(answer.body)
+            yield self._objects(answer.body)
+
+    async def _objects(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Json]:
+        objects = Objects()
+        with self._worded():
+            async for piece in pieces:
+                for value in objects.feed(piece):
+                    yield value
+                if objects.done:
+                    return
+            for value in objects.close():
+                yield value
 
     async def _open(
         self, method: str, path: str, content: bytes | None, headers: Mapping[str, str]
-    ) -> Reply:
+    ) -> AnyReply:
         try:
             with anyio.fail_after(self.table.silence):
-                return await self._http.open(
-                    method, self._http.url(path), content=content, headers=headers
-                )
+                if self.direct is None:
+                    return _General(
+                        await self._http.open(
+                            method, self._http.url(path), content=content, headers=headers
+                        )
+                    )
+                sent = {**self._fixed, **headers, **self._secrets()}
+                pairs = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in sent.items()]
+                return await self.direct.request(method, f"{self._path}/{path}", pairs, content)
         except TimeoutError as error:
             raise self._silent() from error
 
-    async def _pieces(self, reply: Reply) -> AsyncIterator[bytes]:
+    def _secrets(self) -> dict[str, str]:
+        """What no header of a client may replace."""
+        names = ("host", "authorization", "accept-encoding")
+        return {name: self._fixed[name] for name in names if name in self._fixed}
+
+    async def _pieces(self, reply: AnyReply) -> AsyncIterator[bytes]:
         chunks = reply.chunks()
+        silence = self.table.silence
         try:
             with self._worded():
                 while True:
-                    with anyio.fail_after(self.table.silence):
+                    with anyio.fail_after(silence):
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         return
@@ -165,17 +212,19 @@ class Upstream:
         except TimeoutError as error:
             raise self._silent() from error
         finally:
-            with anyio.CancelScope(shield=True):
-                await chunks.aclose()
+            await chunks.aclose()
 
-    async def _refused(self, reply: Reply, headers: Headers) -> Refused:
-        with self._worded():
-            with anyio.move_on_after(self.table.silence):
-                body = await reply.read(MAX_ERROR, cut=True)
-                return Refused(
-                    reply.status, headers, self._http.scrub(body), retry_after(reply.headers)
-                )
-            raise self._silent()
+    async def _refused(self, reply: AnyReply, headers: Headers) -> Refused:
+        body = b""
+        with anyio.move_on_after(self.table.silence):
+            async for piece in self._pieces(reply):
+                body += piece
+                if len(body) >= MAX_ERROR:
+                    break
+        if len(self._secret) >= 8:
+            body = body.replace(self._secret.encode(), b"[secret]")
+        told = {name.decode(): value.decode("latin-1") for name, value in headers}
+        return Refused(reply.status, headers, body, retry_after(told))
 
     def _silent(self) -> ApiError:
         return ApiError(
@@ -218,20 +267,30 @@ def sent_on(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in _SENT_ON if name in headers}
 
 
-def _kept(reply: Reply) -> Headers:
+class _General:
+    """A reply of the general client, in the shape of ours."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self.status = reply.status
+        self.headers: Pairs = [
+            (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+            for name, value in reply.headers.items()
+        ]
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        return self._reply.chunks()
+
+    async def aclose(self) -> None:
+        await self._reply.aclose()
+
+
+AnyReply = DirectReply | _General
+
+
+def _kept(headers: Pairs) -> Headers:
     return [
-        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, value in reply.headers.items()
-        if name.lower() not in _DROPPED and not name.lower().startswith("access-control-")
+        (name, value)
+        for name, value in headers
+        if name not in _DROPPED and not name.startswith(b"access-control-")
     ]
-
-
-async def _objects(pieces: AsyncIterator[bytes]) -> AsyncIterator[Json]:
-    objects = Objects()
-    async for piece in pieces:
-        for value in objects.feed(piece):
-            yield value
-        if objects.done:
-            return
-    for value in objects.close():
-        yield value

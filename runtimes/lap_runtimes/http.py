@@ -341,6 +341,17 @@ class HTTP:
             return "the runtime"
 
 
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """What certificates are trusted, for a connection that is not one of httpx2's: the same as for
+    those.  Reads files.  Raises `Unavailable`."""
+    if ca_file is None:
+        return httpx2.create_ssl_context()
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as exc:
+        raise Unavailable(f"ca_file {ca_file} cannot be used: {exc}", sent=False) from exc
+
+
 def _pause(exc: RuntimeFailure, pauses: list[float]) -> float | None:
     """Seconds until a GET is tried again; None: it is not."""
     if not pauses:
