@@ -120,7 +120,10 @@ class _Drive:
 
     async def _next(self) -> list[Step]:
         assert self._inbox is not None
-        found = await self._inbox.receive()
+        try:
+            found = self._inbox.receive_nowait()
+        except anyio.WouldBlock:
+            found = await self._inbox.receive()
         if found is None:
             return self._interception.over()
         if isinstance(found, (ApiError, Refused)):
@@ -140,7 +143,7 @@ class _Drive:
                 try:
                     async with self._ask(body) as events:
                         async for event in events:
-                            await inbox.send(event)
+                            await _put(inbox, event)
                     await inbox.send(None)
                     return
                 except Refused as error:
@@ -185,6 +188,14 @@ class _Drive:
             with live_in:
                 result = await self._run(run.source, printed)
         return self._interception.ran(run, result)
+
+
+async def _put(inbox: MemoryObjectSendStream[_Item], event: Json) -> None:
+    """Without a turn of the loop while there is room: events mostly come several at once."""
+    try:
+        inbox.send_nowait(event)
+    except anyio.WouldBlock:
+        await inbox.send(event)
 
 
 def _pause(error: Refused) -> float | None:
