@@ -129,7 +129,8 @@ class OpenAITable(Table):
     code_timeout: Duration = 120.0
     """How long one piece of code may run."""
     live_output: bool = False
-    """Send standard output while code runs, as an event of ours (`docs/openai.md`)."""
+    """Send standard output while code runs, as an event of ours (`docs/openai.md`).  Some clients
+    refuse events that they do not know."""
     max_memory: Literal["1g", "4g", "16g", "64g"] = "4g"
     """Largest `memory_limit` that a container may ask for."""
     max_file: Size = 50 * MiB

@@ -161,6 +161,7 @@ async def fronted(
         options = HttpOptions(authenticate=keys(KEYS))
         http = build_app(face, options, front.routes, running=front.running)
         socket = listen("127.0.0.1", 0)
+        stack.callback(socket.close)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         tasks.start_soon(serve, http, [socket])

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -383,13 +383,14 @@ async def served(app: Any) -> AsyncIterator[str]:
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: server.serve(sockets=[socket]))
-        try:
-            yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            server.force_exit = True
+    with closing(socket):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: server.serve(sockets=[socket]))
+            try:
+                yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+            finally:
+                server.should_exit = True
+                server.force_exit = True
 
 
 @asynccontextmanager
