@@ -219,10 +219,12 @@ async def open_services(
     Raises:
         ConfigError, StoreError: only if not `lenient`.
     """
+    from lap_mcp.control.front import front_door, keep_forgetting
     from lap_mcp.control.opening import EngineOptions, open_sessions
     from lap_mcp.control.prompt_files import GivenFiles
     from lap_mcp.control.sandboxes import Sandboxes
     from lap_mcp.control.services import Services
+    from lap_mcp.openai_front.wire import new_id as new_front_id
     from lap_mcp.store.blobs import BlobStore
 
     async with AsyncExitStack() as stack:
@@ -256,7 +258,13 @@ async def open_services(
             tasks.start_soon(parts.refresher.run)
             sandboxes.prepare()
             tasks.start_soon(keep_reaping, launcher)
+        front = front_door(parts.database, blobs, sandboxes, new_front_id, config.openai.max_file)
+        if server:
+            tasks.start_soon(
+                keep_forgetting, parts.database, front.clock, _session_limits(config).retention
+            )
         services = Services(
+            front=front,
             sessions=sessions,
             registry=parts.registry,
             sandboxes=sandboxes,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -60,6 +61,8 @@ class HttpOptions:
     """Origins of web pages that may call; none by default.  `null` is never one."""
     max_body: int = 8 * 1024 * 1024
     """Bytes of a request: a file of 5 MB in base64, and room around it."""
+    max_api_body: int = 64 * 1024 * 1024
+    """Bytes of a request below `/v1/`: an upload, or pictures in base64."""
     head_deadline: float = 20.0
     """Seconds in which the head of a request has to arrive on an open connection."""
     ready: Callable[[], Awaitable[str]] = _ready
@@ -107,7 +110,7 @@ class Gate:
         headers = Headers(scope)
         refusal = self._foreign(headers) or await self._unknown(scope, headers)
         if refusal is not None:
-            await refusal(scope, receive, send)
+            await _in_the_words_of(scope, refusal)(scope, receive, send)
             return
         await self._serve(scope, receive, send)
 
@@ -154,13 +157,30 @@ class Gate:
             return
         self._inflight.enter()
         try:
-            body = await _body(Headers(scope), receive, self._options.max_body)
+            most = self._options.max_api_body if _is_api(scope) else self._options.max_body
+            body = await _body(Headers(scope), receive, most)
             if isinstance(body, JSONResponse):
-                await body(scope, receive, send)
+                await _in_the_words_of(scope, body)(scope, receive, send)
             else:
                 await self._app(scope, _replayed(body, receive), send)
         finally:
             self._inflight.leave()
+
+
+def _is_api(scope: Scope) -> bool:
+    return str(scope["path"]).startswith("/v1/")
+
+
+def _in_the_words_of(scope: Scope, refusal: JSONResponse) -> JSONResponse:
+    """Clients of `/v1/` read an error's words from an object."""
+    if not _is_api(scope):
+        return refusal
+    message = json.loads(bytes(refusal.body))["error"]
+    kind = "server_error" if refusal.status_code >= 500 else "invalid_request_error"
+    code = "invalid_api_key" if refusal.status_code == 401 else None
+    told = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    kept = {k: v for k, v in refusal.headers.items() if k not in ("content-length", "content-type")}
+    return JSONResponse(told, refusal.status_code, headers=kept)
 
 
 class Headers:

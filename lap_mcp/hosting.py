@@ -201,6 +201,7 @@ async def serve_http(
         Unavailable: the address is taken.
     """
     from lap_mcp.downloads import download_route
+    from lap_mcp.openai_front.front import OpenAIFront
     from lap_mcp.web import HttpOptions, build_app, keys, serve
 
     def opened() -> AbstractAsyncContextManager[Running]:
@@ -228,7 +229,9 @@ async def serve_http(
         sock, here = _listen(config)
         links = await anyio.to_thread.run_sync(_signed_links, config, here)
         face = Face(owner.services, face_options(config, program, http=True, link=links.link))
-        http = build_app(face, options, [download_route(links)])
+        front = OpenAIFront(owner.services, config.models, config.openai)
+        routes = [download_route(links), *front.routes]
+        http = build_app(face, options, routes, running=front.running)
         on_ready(f"{here}/mcp")
         await serve(http, [sock])
 

@@ -50,6 +50,9 @@ class Principal:
 
 LOCAL = Principal(id="local")
 
+SCOPE_KEY = "lap.principal"
+"""Where the gate puts the principal of an HTTP request: into its ASGI scope."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:

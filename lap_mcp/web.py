@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Final
 
 import anyio
@@ -26,6 +26,8 @@ from lap_mcp.mcp_server.face import Face
 
 __all__ = ["HttpFace", "HttpOptions", "build_app", "keys", "listen", "serve"]
 
+Running = Callable[[], AbstractAsyncContextManager[None]]
+
 _DRAIN: Final = 5.0
 """Seconds that running requests get at shutdown before standing streams are cut."""
 
@@ -33,8 +35,11 @@ _DRAIN: Final = 5.0
 class HttpFace:
     """The ASGI app and what `serve` needs to end it in order."""
 
-    def __init__(self, face: Face, options: HttpOptions, routes: Sequence[BaseRoute]) -> None:
+    def __init__(
+        self, face: Face, options: HttpOptions, routes: Sequence[BaseRoute], running: Running
+    ) -> None:
         self.face = face
+        self._running = running
         self.sessions = sdk.HttpSessions(
             face.server, max_body=options.max_body, retry_ms=options.retry_ms
         )
@@ -55,7 +60,7 @@ class HttpFace:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        async with self.face.running(), self.sessions.running():
+        async with self.face.running(), self.sessions.running(), self._running():
             yield
 
     async def _healthz(self, _: Request) -> JSONResponse:
@@ -76,9 +81,17 @@ class HttpFace:
         await self.sessions.end()
 
 
-def build_app(face: Face, options: HttpOptions, routes: Sequence[BaseRoute] = ()) -> HttpFace:
-    """The HTTP face; `.app` is the ASGI application, with a lifespan that has to be run."""
-    return HttpFace(face, options, routes)
+def build_app(
+    face: Face,
+    options: HttpOptions,
+    routes: Sequence[BaseRoute] = (),
+    *,
+    running: Running = nullcontext,
+) -> HttpFace:
+    """The HTTP face; `.app` is the ASGI application, with a lifespan that has to be run.
+
+    `routes` of other faces; `running`: their background work."""
+    return HttpFace(face, options, routes, running)
 
 
 class Impatient(H11Protocol):

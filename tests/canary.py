@@ -54,6 +54,7 @@ SLOTS: Mapping[str, str] = {
     "model-anthropic": "ANTHROPIC_API_KEY of the harness that starts us",
     "model-openai": "the model key of the harness that starts us",
     "event": "a known secret in what an agent says",
+    "upstream-model": "the key of a model that the OpenAI face asks",
     "private-key": "~/.ssh/id_rsa of the person",
 }
 

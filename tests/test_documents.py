@@ -52,6 +52,7 @@ SECTIONS: dict[str, tuple[str, type[BaseModel], set[str]]] = {
     },
     "answer": ("Keys of `answer`;", AnswerShape, set()),
     "agent": ("## `[agents.NAME]`", tables.AgentTable, set()),
+    "model": ("## `[models.NAME]`", tables.ModelTable, set()),
     **{name: (f"## `[{name}]`", table, set()) for name, table in tables.PLAIN_TABLES.items()},
 }
 """Where the keys of a model stand in docs/configuration.md, and which stand elsewhere."""

@@ -13,7 +13,7 @@ from .places import (
     surroundings,
 )
 from .secrets import SecretResolver
-from .tables import TOOLSETS, AgentTable, RuntimeTable, SandboxTable
+from .tables import TOOLSETS, AgentTable, ModelTable, OpenAITable, RuntimeTable, SandboxTable
 
 __all__ = [
     "AGENT_NAME",
@@ -22,6 +22,8 @@ __all__ = [
     "AgentTable",
     "Config",
     "ConfigFaults",
+    "ModelTable",
+    "OpenAITable",
     "Overrides",
     "RuntimeTable",
     "SandboxTable",

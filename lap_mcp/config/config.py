@@ -19,6 +19,8 @@ from .tables import (
     LimitsTable,
     LogsTable,
     McpTable,
+    ModelTable,
+    OpenAITable,
     RetentionTable,
     RuntimeTable,
     SandboxTable,
@@ -47,8 +49,10 @@ class Config:
     """`LAP_HOME`: absolute, perhaps not made yet."""
     runtimes: Mapping[str, RuntimeTable]
     agents: Mapping[str, AgentTable]
+    models: Mapping[str, ModelTable]
     sandbox: SandboxTable
     mcp: McpTable
+    openai: OpenAITable
     limits: LimitsTable
     server: ServerTable
     store: StoreTable

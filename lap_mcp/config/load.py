@@ -24,11 +24,13 @@ from .lines import line_numbers
 from .mounts import usable_mounts
 from .places import Surroundings, config_file, data_folder
 from .secrets import SecretResolver
-from .tables import PLAIN_TABLES, TABLE_NAMES, AgentTable, RuntimeTable, Table
+from .tables import PLAIN_TABLES, TABLE_NAMES, AgentTable, ModelTable, RuntimeTable, Table
 
 MAX_FILE_BYTES = 1024 * 1024
 RUNTIME_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 AGENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+MODEL_NAME = re.compile(r"(?!agent/)[\w.:/@*+-]{1,100}", re.ASCII)
+_MODEL_RULE = "use letters, digits and . _ - / : @ + *, at most 100, and not agent/ first."
 _NAME_RULE = "use lower-case letters, digits and _, starting with a letter, at most {} characters."
 _SETTINGS_OF_OURS = frozenset({"CONFIG", "HOME"})
 _ERROR_LINE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)")
@@ -63,6 +65,7 @@ def load_config(
     plain = reader.plain_tables(safe=bool(faults))
     runtimes = reader.runtimes()
     agents = reader.agents(runtimes)
+    models = reader.models(resolver)
     faults += reader.faults
     plain["sandbox"], refused = usable_mounts(plain["sandbox"], here, home, source.locator)
     faults += refused
@@ -72,6 +75,7 @@ def load_config(
         home=home,
         runtimes=runtimes,
         agents=agents,
+        models=models,
         broken_runtimes=frozenset(reader.broken_runtimes),
         store_url=store_url,
         faults=tuple(sorted(faults, key=lambda fault: fault.line or 0)),
@@ -310,6 +314,27 @@ class _Tables:
             else:
                 known = [*runtimes, *self.broken_runtimes]
                 self._unknown_runtime((*key, "runtime"), agent.runtime, known)
+        return found
+
+    def models(self, resolver: SecretResolver) -> dict[str, ModelTable]:
+        """A model whose key is missing is a fault like any other: `serve` refuses it, and nothing
+        else needs it."""
+        found: dict[str, ModelTable] = {}
+        for name in self._mapping(("models",)):
+            key = ("models", name)
+            if not MODEL_NAME.fullmatch(name):
+                self._fault(key, "This name is refused:", _MODEL_RULE)
+                continue
+            values = self._mapping(key)
+            try:
+                found[name] = ModelTable.model_validate(
+                    values, context={"resolve_secret": resolver}
+                )
+            except ValidationError as error:
+                self.faults += faults_of(error, key, ModelTable, self._locator)
+        defaults = [name for name, table in found.items() if table.default]
+        for name in defaults[1:]:
+            self._fault(("models", name, "default"), f"{defaults[0]} is the default already.")
         return found
 
     def _unknown_runtime(self, key: KeyPath, name: str, known: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from lap_runtimes.config import Address, Secret
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .units import Duration, Size
@@ -85,6 +86,55 @@ class AgentTable(Table):
     input_schema: ObjectSchema | None = None
     """JSON Schema of a structured input."""
     output_schema: ObjectSchema | None = None
+
+
+class ModelTable(Table):
+    """`[models.NAME]`: a model that clients of `/v1` may ask for, under this name.
+
+    A name or an alias may have `*` in it."""
+
+    base_url: Address
+    """Where its server is, with `/v1` where it has that."""
+    api_key: Secret | None = None
+    """Sent as `Authorization: Bearer …`, to the origin of `base_url` only."""
+    model: str | None = None
+    """What its server calls it; unset: as the client asked for it."""
+    api: Literal["responses", "chat"] = "responses"
+    """What its server speaks: `responses` (and Chat Completions), or `chat` alone, into which
+    requests of `/v1/responses` are then translated."""
+    aliases: Texts = ()
+    """Other names that clients may ask for."""
+    default: bool = False
+    """Serves every name that no other table knows."""
+    images: bool | None = None
+    """The model can look at figures that its code draws.  Unset: yes with `responses`, no with
+    `chat`."""
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    """Fixed headers that are not secret."""
+    ca_file: str | None = None
+    """PEM bundle to trust in place of the system's."""
+    connect_timeout: float = Field(10.0, gt=0)
+    """Seconds."""
+    silence: Duration = 600.0
+    """How long its server may send nothing."""
+    connections: int = Field(64, ge=1)
+    """Free connections to it that are kept."""
+
+
+class OpenAITable(Table):
+    """`[openai]`: the OpenAI-compatible face of `lap-mcp serve`."""
+
+    rounds: int = Field(32, ge=1, le=1000)
+    """How often a model may be asked in one response."""
+    code_timeout: Duration = 120.0
+    """How long one piece of code may run."""
+    live_output: bool = False
+    """Send standard output while code runs, as an event of ours (`docs/openai.md`).  Some clients
+    refuse events that they do not know."""
+    max_memory: Literal["1g", "4g", "16g", "64g"] = "4g"
+    """Largest `memory_limit` that a container may ask for."""
+    max_file: Size = 50 * MiB
+    """Largest upload."""
 
 
 class SandboxTable(Table):
@@ -198,12 +248,13 @@ class LogsTable(Table):
 PLAIN_TABLES: Mapping[str, type[Table]] = {
     "sandbox": SandboxTable,
     "mcp": McpTable,
+    "openai": OpenAITable,
     "limits": LimitsTable,
     "server": ServerTable,
     "store": StoreTable,
     "retention": RetentionTable,
     "logs": LogsTable,
 }
-"""Tables with fixed keys; `runtimes` and `agents` hold one table a name."""
+"""Tables with fixed keys; `runtimes`, `agents` and `models` hold one table a name."""
 
-TABLE_NAMES: tuple[str, ...] = ("runtimes", "agents", *PLAIN_TABLES)
+TABLE_NAMES: tuple[str, ...] = ("runtimes", "agents", "models", *PLAIN_TABLES)

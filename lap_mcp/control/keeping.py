@@ -248,6 +248,9 @@ class Keeping:
         Raises:
             LapError, SandboxError: it could not be done, or not wholly.
         """
+        if entry.borrowed:
+            entry.dirty = False
+            return
         if entry.bare:  # a replay that was cut off: what is not there is not gone
             return
         listed = await entry.sandbox.list(limit=MAX_FILES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import anyio.to_thread
@@ -99,7 +99,7 @@ class OpenSandboxes:
 
     def _goodbye(self, connection: Connection, left: list[Entry]) -> None:
         for entry in left:
-            sandboxes.free(connection, entry.held)
+            (sandboxes.drop if entry.borrowed else sandboxes.free)(connection, entry.held)
         owners.leave(connection, self.owner)
 
     # Which one -----------------------------------------------------------------------------------
@@ -159,6 +159,19 @@ class OpenSandboxes:
     async def fresh(self, principal: Principal) -> tuple[Entry, Opened | None]:
         return await self._fresh(principal, None)
 
+    async def borrowed(
+        self, principal: Principal, scope: str, memory: int | None
+    ) -> tuple[Entry, Opened | None]:
+        """As `of_scope`, for one that keeps everything itself.  `memory`: bytes of a new one."""
+        known = self._entries.get(self._scopes.get(scope, ""))
+        if known is not None and known.sandbox.alive and known.principal == principal.id:
+            return known, None
+        async with self._alone(scope):
+            dead = self._entries.get(self._scopes.pop(scope, ""))
+            if dead is not None:
+                await self._end(dead)
+            return await self._fresh(principal, scope, memory=memory, borrowed=True)
+
     async def _record(self, principal: Principal, sandbox_id: str) -> SandboxRecord:
         return await self._database.read(
             lambda connection: sandboxes.find(connection, principal.id, sandbox_id)
@@ -177,11 +190,18 @@ class OpenSandboxes:
 
     # Opening -------------------------------------------------------------------------------------
 
-    async def _fresh(self, principal: Principal, scope: str | None) -> tuple[Entry, Opened]:
+    async def _fresh(
+        self,
+        principal: Principal,
+        scope: str | None,
+        *,
+        memory: int | None = None,
+        borrowed: bool = False,
+    ) -> tuple[Entry, Opened]:
         await self.readiness.require()
         await self._room.reserve(principal.id)
         try:
-            sandbox = await self._launch()
+            sandbox = await self._launch(memory)
             now = self._clock.now()
             sandbox_id = new_id("sbx")
             try:
@@ -193,7 +213,7 @@ class OpenSandboxes:
             except BaseException:
                 await self._drop(sandbox)
                 raise
-            entry = Entry(sandbox_id, principal.id, sandbox, held, scope, now, now)
+            entry = Entry(sandbox_id, principal.id, sandbox, held, scope, now, now, borrowed)
             self._entries[entry.id] = entry
         finally:
             self._room.settled(principal.id)
@@ -276,9 +296,12 @@ class OpenSandboxes:
             )
         return held
 
-    async def _launch(self) -> Sandbox:
+    async def _launch(self, memory: int | None = None) -> Sandbox:
+        limits = self._limits.sandbox
+        if memory is not None and memory != limits.memory:
+            limits = replace(limits, memory=memory)
         try:
-            return await self._launcher.open(self._limits.sandbox)
+            return await self._launcher.open(limits)
         except LauncherUnavailable as error:
             raise Unavailable(error.message, remedy=error.remedy) from error
         except SandboxLimit as error:
@@ -317,7 +340,7 @@ class OpenSandboxes:
                 await self._recorder.flush()
             except LapError as error:
                 log.warning("cells could not be recorded: %s", error)
-            await self._free(entry.held)
+            await self._free(entry.held, whole=entry.borrowed)
 
     async def _drop(self, sandbox: Sandbox) -> None:
         with anyio.CancelScope(shield=True):
@@ -326,10 +349,12 @@ class OpenSandboxes:
             except SandboxError as error:
                 log.warning("a sandbox did not close cleanly: %s", error)
 
-    async def _free(self, held: Held) -> None:
+    async def _free(self, held: Held, *, whole: bool = False) -> None:
+        """`whole`: with everything that the store knows of it."""
+        free = sandboxes.drop if whole else sandboxes.free
         with anyio.CancelScope(shield=True):
             try:
-                await self._database.write(lambda connection: sandboxes.free(connection, held))
+                await self._database.write(lambda connection: free(connection, held))
             except LapError as error:
                 log.warning("sandbox %s stays ours until its lease ends: %s", held, error)
 

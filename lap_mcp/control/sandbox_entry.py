@@ -13,7 +13,9 @@ from lap_sandbox.base import FileInfo, Limits, Sandbox
 from lap_mcp.clock import Clock
 from lap_mcp.errors import LimitReached
 from lap_mcp.store.sandbox_files import KeptFile
-from lap_mcp.store.sandboxes import Held
+from lap_mcp.store.sandboxes import Held, SandboxRecord
+
+from .services import SandboxView
 
 MiB = 1024 * 1024
 
@@ -54,6 +56,8 @@ class Entry:
     scope: str | None
     created_at: float
     used_at: float
+    borrowed: bool = False
+    """Whoever opened it keeps its files and what ran in it, and gives it back whole."""
     number: int = 0
     """Executions that were recorded, here and in earlier containers."""
     users: int = 0
@@ -87,6 +91,21 @@ class Entry:
     @property
     def idle(self) -> bool:
         return self.users == 0
+
+
+def viewed(record: SandboxRecord, entry: Entry | None) -> SandboxView:
+    """How a sandbox is listed; `entry`: it is open here."""
+    return SandboxView(
+        id=record.id,
+        principal=record.principal,
+        created_at=record.created_at,
+        used_at=record.used_at if entry is None else entry.used_at,
+        executions=record.executions if entry is None else entry.number,
+        busy=entry is not None and not entry.idle,
+        open=entry is not None,
+        files=record.files,
+        size=record.size,
+    )
 
 
 class Room:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 from urllib.parse import quote
 
 import anyio
-from lap_sandbox.base import Execution, FileInfo, Launcher, Preparation
+from lap_sandbox.base import Execution, FileInfo, Launcher, Preparation, Sandbox
 from lap_sandbox.errors import BadPath, LauncherUnavailable, SandboxError, SandboxGone
 from lap_sandbox.errors import LimitReached as SandboxLimit
 from lap_sandbox.errors import NotFound as NoSuchFile
@@ -30,7 +29,8 @@ from .open_sandboxes import Opened, OpenSandboxes
 from .prompt_files import GivenFile
 from .replaying import Replayed, refused, replayable
 from .replaying import replay as replay_cells
-from .sandbox_entry import Entry, SandboxLimits
+from .sandbox_entry import Entry, SandboxLimits, viewed
+from .sandbox_job import Job, OnOutput, Told
 from .sandbox_words import gone, lost_words, restored_words, worded
 from .services import FileInput, FilePart, SandboxRun, SandboxView
 
@@ -46,32 +46,11 @@ _FORGET_FIRST = 120.0
 _FORGET = 3600.0
 """… and for what is older than the retention allows."""
 
-OnOutput = Callable[[Literal["stdout", "stderr"], str], None]
 ReadFiles = Callable[[Principal, Sequence[FileInput]], Awaitable[Sequence[GivenFile]]]
 
 
 async def _no_files(principal: Principal, given: Sequence[FileInput]) -> Sequence[GivenFile]:
     raise Invalid("Files cannot be given here.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """What one call asks for."""
-
-    code: str
-    given: Sequence[GivenFile]
-    timeout: float
-    replay: bool
-    on_output: OnOutput | None
-
-
-@dataclass(slots=True)
-class _Told:
-    """What there is to say about it, besides the execution."""
-
-    notes: list[str] = field(default_factory=list)
-    not_kept: dict[str, str] = field(default_factory=dict)
-    placed: list[str] = field(default_factory=list)
 
 
 class Sandboxes:
@@ -167,7 +146,7 @@ class Sandboxes:
                 f"timeout_s is {timeout:g}; it goes from 1 to {self._limits.max_timeout:g}."
             )
         given = await self._read_files(principal, files) if files else ()
-        job = _Job(code=code, given=given, timeout=timeout, replay=replay, on_output=on_output)
+        job = Job(code=code, given=given, timeout=timeout, replay=replay, on_output=on_output)
         while True:
             entry, opened = await self._entry(principal, sandbox_id, scope, bare=replay)
             with entry.used(self._clock):
@@ -186,8 +165,8 @@ class Sandboxes:
             return await self._open.of_scope(principal, scope, bare=bare)
         return await self._open.fresh(principal)
 
-    async def _run_in(self, entry: Entry, opened: Opened | None, job: _Job) -> SandboxRun:
-        told = _Told()
+    async def _run_in(self, entry: Entry, opened: Opened | None, job: Job) -> SandboxRun:
+        told = Told()
         restored = None if opened is None else opened.restored
         before = entry.dirty
         # Until it is known what became of the files: whatever cuts this off, they are looked at.
@@ -225,7 +204,7 @@ class Sandboxes:
         )
 
     async def _prepared(
-        self, entry: Entry, job: _Job, restored: Restored | None, told: _Told
+        self, entry: Entry, job: Job, restored: Restored | None, told: Told
     ) -> Execution | None:
         """Replay, and have all files back; the outcome of a replay that ended early."""
         replayed = None
@@ -245,7 +224,7 @@ class Sandboxes:
         told.notes.append(replayed.words)
         return replayed.stopped
 
-    async def _replayed(self, entry: Entry, job: _Job) -> Replayed:
+    async def _replayed(self, entry: Entry, job: Job) -> Replayed:
         if not entry.cold:
             return Replayed("Its variables are still there: nothing was replayed.")
         todo = await replayable(entry, self._database, self._recorder)
@@ -257,10 +236,10 @@ class Sandboxes:
             await self._open.exchange(entry)
         return await replay_cells(entry, todo, job.timeout)
 
-    async def _execute(self, entry: Entry, job: _Job, told: _Told) -> Execution:
+    async def _execute(self, entry: Entry, job: Job, told: Told) -> Execution:
         placed = [(await entry.sandbox.put(file.name, file.data), file.data) for file in job.given]
         told.placed += [info.path for info, _ in placed]
-        if placed:
+        if placed and not entry.borrowed:
             told.not_kept.update(await self._keeping.keep_given(entry, placed))
         entry.busy_until = self._clock.now() + job.timeout
         entry.ran = True
@@ -269,6 +248,8 @@ class Sandboxes:
         )
         if execution.state_lost:
             entry.cold = True
+        if entry.borrowed:
+            return execution
         if execution.files_lost:
             execution = await self._refill(entry, execution)
         elif execution.files:
@@ -295,23 +276,7 @@ class Sandboxes:
             lambda connection: sandboxes.list_of(connection, principal.id)
         )
         entries = {entry.id: entry for entry in self._open.all() if entry.sandbox.alive}
-        views = []
-        for record in records:
-            entry = entries.get(record.id)
-            views.append(
-                SandboxView(
-                    id=record.id,
-                    principal=record.principal,
-                    created_at=record.created_at,
-                    used_at=record.used_at if entry is None else entry.used_at,
-                    executions=record.executions if entry is None else entry.number,
-                    busy=entry is not None and not entry.idle,
-                    open=entry is not None,
-                    files=record.files,
-                    size=record.size,
-                )
-            )
-        return views
+        return [viewed(record, entries.get(record.id)) for record in records]
 
     async def files(
         self, principal: Principal, sandbox_id: str, *, after: str = "", limit: int = 1000
@@ -377,6 +342,38 @@ class Sandboxes:
     async def forget(self, before: float) -> int:
         """Forget sandboxes that nobody used since `before`, with their files; how many."""
         return await self._keeping.leftovers.forget(before)
+
+    # What a container of the front doors needs (`container_parts.BoxesAPI`) ----------------------
+
+    async def open(
+        self, principal: Principal, scope: str, *, memory: int | None = None
+    ) -> tuple[str, bool]:
+        entry, opened = await self._open.borrowed(principal, scope, memory)
+        return entry.id, opened is not None
+
+    async def put(self, principal: Principal, sandbox_id: str, path: str, data: bytes) -> FileInfo:
+        async with self._at(principal, sandbox_id) as sandbox:
+            info: FileInfo = await sandbox.put(path, data)
+        return info
+
+    async def delete(self, principal: Principal, sandbox_id: str, path: str) -> None:
+        async with self._at(principal, sandbox_id) as sandbox:
+            await sandbox.delete(path)
+
+    @asynccontextmanager
+    async def _at(self, principal: Principal, sandbox_id: str) -> AsyncIterator[Sandbox]:
+        """An open sandbox, to change its files.  Raises: NotFound, and what it refuses in words."""
+        entry = self._open.find(principal, sandbox_id)
+        if entry is None:
+            raise sandboxes.missing(sandbox_id)
+        with entry.used(self._clock):
+            async with entry.lock:
+                try:
+                    yield entry.sandbox
+                except SandboxGone as error:
+                    raise gone(entry, error) from error
+                except SandboxError as error:
+                    raise worded(error) from error
 
     async def release(self, scope: str) -> None:
         await self._open.release(scope)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lap_sandbox.base import Execution, FileInfo, Preparation
 
@@ -28,6 +28,9 @@ from lap_mcp.model import (
 )
 
 from .changes import Changes
+
+if TYPE_CHECKING:
+    from .front import FrontDoor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,3 +327,5 @@ class Services:
     problems: [{where, message, remedy}]}.  Quick; from memory."""
     output: OutputAPI | None = None
     """Where a local user's files are saved; `None`: nowhere."""
+    front: FrontDoor | None = None
+    """Containers, uploads and responses; `None` where no HTTP front door is served."""

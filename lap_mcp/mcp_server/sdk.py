@@ -37,7 +37,7 @@ from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from mcp.types import HEADER_MISMATCH, INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY
 from starlette.types import Receive, Scope, Send
 
-from lap_mcp.model import LOCAL, Principal
+from lap_mcp.model import LOCAL, SCOPE_KEY, Principal
 
 from .event_store import Budget, SessionEvents
 from .toolset import Caller
@@ -45,7 +45,6 @@ from .toolset import Caller
 Ctx = ServerRequestContext[Any, Any]
 TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
 MODERN: Final = "2026-07-28"
-_PRINCIPAL: Final = "lap.principal"
 _RESOURCE_NOT_FOUND: Final = -32002
 
 
@@ -138,7 +137,7 @@ def is_modern(ctx: Ctx) -> bool:
 
 def authenticate(scope: Any, principal: Principal) -> None:
     """Mark an ASGI request as this principal's, for us and for the SDK's session ownership."""
-    scope[_PRINCIPAL] = principal
+    scope[SCOPE_KEY] = principal
     token = AccessToken(token="", client_id=principal.id, scopes=[])
     scope["user"] = AuthenticatedUser(token)
 
@@ -147,7 +146,7 @@ def principal_of(ctx: Ctx) -> Principal:
     """Whose request this is.  Over HTTP only what `authenticate` marked is served."""
     if ctx.request is None:
         return LOCAL
-    principal = ctx.request.scope.get(_PRINCIPAL)
+    principal = ctx.request.scope.get(SCOPE_KEY)
     if not isinstance(principal, Principal):
         raise MCPError(code=t.INVALID_REQUEST, message="This request carries no principal.")
     return principal

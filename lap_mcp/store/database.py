@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Query = Callable[[Connection], T]
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The newest migration this program knows."""
 
 BUSY_TIMEOUT = 10.0

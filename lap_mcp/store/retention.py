@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from .front_tables import files as front_files
 from .tables import events, files, sessions, turns
 
 _BATCH = 200
@@ -33,6 +34,7 @@ def unnamed(connection: Connection, candidates: Sequence[str]) -> Sequence[str]:
 def _named(connection: Connection, sha256: str) -> bool:
     queries = (
         sa.select(files.c.name).where(files.c.sha256 == sha256),
+        sa.select(front_files.c.id).where(front_files.c.sha256 == sha256),
         sa.select(turns.c.id).where(turns.c.files.contains(sha256)),
         sa.select(events.c.seq).where(events.c.payload.contains(sha256)),
     )

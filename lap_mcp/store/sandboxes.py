@@ -199,6 +199,11 @@ def free(connection: Connection, held: Held) -> None:
     )
 
 
+def drop(connection: Connection, held: Held) -> None:
+    """Nothing of it is kept: its id is forgotten with its container."""
+    connection.execute(sandboxes.delete().where(*_mine(held)))
+
+
 def _mine(held: Held) -> Sequence[sa.ColumnElement[bool]]:
     return (
         sandboxes.c.id == held.sandbox_id,

@@ -59,11 +59,11 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
-Address = Annotated[str, AfterValidator(one_origin)]
-"""The base address of a runtime."""
-
 Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret), AfterValidator(_fit_for_a_header)]
 """A `SecretStr` that is configured as `env:NAME` or `file:PATH`, never as the secret itself."""
+
+Address = Annotated[str, AfterValidator(one_origin)]
+"""An http or https address, without a credential in it."""
 
 Origins = Annotated[tuple[str, ...], AfterValidator(_origins)]
 """Origins beside that of `url` that an answer may lead to; they never get the credential."""

@@ -25,7 +25,8 @@ from lap_runtimes.base import MAX_FILE_BYTES
 from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unavailable
 from lap_runtimes.http_errors import MAX_ERROR_BODY, rejection
-from lap_runtimes.origin import OriginRules, Standing, is_public
+from lap_runtimes.origin import OriginRules, Standing
+from lap_runtimes.resolving import public_address
 
 MAX_JSON = 64 * 1024 * 1024
 """Largest answer read whole, in bytes."""
@@ -140,8 +141,16 @@ class HTTP:
     """The HTTP side of one runtime.  Construction does no I/O.  An `authorizer` signs what goes to
     the configured origin, beside or in place of a fixed credential."""
 
-    def __init__(self, config: HTTPRuntimeConfig, authorizer: Authorizer | None = None) -> None:
+    def __init__(
+        self,
+        config: HTTPRuntimeConfig,
+        authorizer: Authorizer | None = None,
+        *,
+        keep_connections: int = 20,
+    ) -> None:
+        """`keep_connections`: how many that are free are kept for the next request."""
         self.base = config.url.rstrip("/")
+        self._keep_connections = keep_connections
         self.rules = OriginRules.of(config.url, config.allow_origins)
         self._connect_timeout = config.connect_timeout
         self._ca_file = config.ca_file
@@ -300,7 +309,7 @@ class HTTP:
             if params:
                 target = target.copy_merge_params(params)
             if standing == "public":
-                address = await _public_address(target.host, target.port or 443)
+                address = await public_address(target.host, target.port or 443)
                 sent["Host"] = target.netloc.decode("ascii")
                 extensions["sni_hostname"] = target.host
                 target = target.copy_with(host=address)
@@ -329,26 +338,34 @@ class HTTP:
             return self._client
 
     def _build(self) -> httpx2.AsyncClient:
-        verify: ssl.SSLContext | bool = True
         if not self.rules.encrypted:
             # Reading the certificates takes 0.1 s; without any, no https connection can succeed.
             verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        elif self._ca_file is not None:
-            try:
-                verify = ssl.create_default_context(cafile=self._ca_file)
-            except OSError as exc:
-                words = f"ca_file {self._ca_file} cannot be used: {exc}"
-                raise Unavailable(words, sent=False) from exc
+        else:
+            verify = tls_context(self._ca_file)
         return httpx2.AsyncClient(
             verify=verify,
             timeout=httpx2.Timeout(None, connect=self._connect_timeout),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+            limits=httpx2.Limits(
+                max_connections=None, max_keepalive_connections=self._keep_connections
+            ),
             headers={"User-Agent": "lap-mcp"},
         )
 
     def _where(self, url: str) -> str:
         at_home = url == self.base or url.startswith(f"{self.base}/")
         return self.rules.home if at_home else _origin_of(url)
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """What certificates are trusted, for a connection that is not one of httpx2's: the same as for
+    those.  Reads files.  Raises `Unavailable`."""
+    if ca_file is None:
+        return httpx2.create_ssl_context()
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as exc:
+        raise Unavailable(f"ca_file {ca_file} cannot be used: {exc}", sent=False) from exc
 
 
 def _pause(exc: RuntimeFailure, pauses: list[float]) -> float | None:
@@ -369,20 +386,3 @@ def _origin_of(url: str) -> str:
         return str(httpx2.URL(url).copy_with(path="/", query=None, userinfo=b"")).rstrip("/")
     except httpx2.InvalidURL:
         return "the runtime"
-
-
-async def _public_address(host: str, port: int) -> str:
-    """One address of a host all of whose addresses are public, to be connected to as it is, so that
-    a second look-up cannot say something else."""
-    try:
-        found = await anyio.getaddrinfo(host, port)
-    except OSError as exc:
-        raise Unavailable(f"{host}: no such host", sent=False) from exc
-    addresses = [str(entry[4][0]) for entry in found]
-    if not addresses or not all(is_public(address) for address in addresses):
-        raise Rejected(
-            f"{host} is not a public address; name its origin in allow_origins to allow it",
-            kind="invalid",
-            sent=False,
-        )
-    return addresses[0]

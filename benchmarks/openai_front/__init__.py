@@ -1,0 +1,1 @@
+"""The OpenAI-compatible face beside the model's server itself."""

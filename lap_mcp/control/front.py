@@ -1,0 +1,197 @@
+"""What the front doors for models keep besides containers: uploads, responses, and what stood
+upstream in place of a code call."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from lap_mcp.clock import Clock, SystemClock
+from lap_mcp.errors import LimitReached, NotFound, StoreError
+from lap_mcp.model import Principal
+from lap_mcp.store import front
+from lap_mcp.store.blobs import BlobStore
+from lap_mcp.store.database import Database
+from lap_mcp.store.front import FrontFile, PageOf, StoredResponse
+
+from .container_parts import BoxesAPI
+from .containers import Containers
+from .naming import safe_file_name
+
+log = logging.getLogger(__name__)
+
+_FORGET_EVERY: Final = 3600.0
+_UNSTORED: Final = 512
+
+
+class Uploads:
+    """Files that are in no container: `/v1/files`."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        clock: Clock,
+        new_id: Callable[[str], str],
+        max_bytes: int,
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._clock = clock
+        self._new_id = new_id
+        self.max_bytes = max_bytes
+
+    async def add(
+        self,
+        principal: Principal,
+        name: str,
+        data: bytes,
+        *,
+        purpose: str,
+        lifetime: float | None = None,
+    ) -> FrontFile:
+        """`lifetime` in seconds; `None`: until it is deleted.  Raises: LimitReached."""
+        if len(data) > self.max_bytes:
+            raise LimitReached(
+                f"The file has {len(data)} bytes; {self.max_bytes} is the limit "
+                "(openai.max_file in lap.toml)."
+            )
+        now = self._clock.now()
+        file = FrontFile(
+            id=self._new_id("file"),
+            principal=principal.id,
+            path=safe_file_name(name),
+            purpose=purpose,
+            size=len(data),
+            sha256=await self._blobs.put(data),
+            created_at=now,
+            expires_at=None if lifetime is None else now + lifetime,
+        )
+        await self._database.write(lambda connection: front.add_file(connection, file))
+        return file
+
+    async def get(self, principal: Principal, file_id: str) -> FrontFile:
+        """Raises: NotFound."""
+        found = await self._database.read(
+            lambda connection: front.file(connection, principal.id, file_id)
+        )
+        expired = found is not None and (
+            found.expires_at is not None and found.expires_at < self._clock.now()
+        )
+        if found is None or expired:
+            raise NotFound(f"No such File object: {file_id[:100]}")
+        return found
+
+    async def content(self, file: FrontFile) -> bytes:
+        return await self._blobs.get(file.sha256)
+
+    async def list(
+        self, principal: Principal, page: PageOf, purpose: str | None = None
+    ) -> Sequence[FrontFile]:
+        return await self._database.read(
+            lambda connection: front.list_files(connection, principal.id, page, purpose=purpose)
+        )
+
+    async def delete(self, principal: Principal, file_id: str) -> None:
+        file = await self.get(principal, file_id)
+        await self._database.write(lambda connection: front.delete_file(connection, file.id))
+
+
+class Remembered:
+    """Responses by id, and code calls by the ids that a client shows again."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._unstored: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        """Calls of responses that are not to be stored: in memory, the newest only."""
+
+    async def keep(self, kept: StoredResponse) -> None:
+        await self._database.write(lambda connection: front.keep_response(connection, kept))
+
+    async def response(self, principal: Principal, response_id: str) -> StoredResponse | None:
+        return await self._database.read(
+            lambda connection: front.response(connection, principal.id, response_id)
+        )
+
+    async def delete(self, principal: Principal, response_id: str) -> bool:
+        return await self._database.write(
+            lambda connection: front.delete_response(connection, principal.id, response_id)
+        )
+
+    async def keep_calls(
+        self, principal: Principal, found: Mapping[str, Any], *, stored: bool
+    ) -> None:
+        if not stored:
+            for id_, data in found.items():
+                self._unstored[principal.id, id_] = data
+            while len(self._unstored) > _UNSTORED:
+                self._unstored.popitem(last=False)
+        elif found:
+            now = self._clock.now()
+            await self._database.write(
+                lambda connection: front.keep_calls(connection, principal.id, found, now)
+            )
+
+    async def calls(self, principal: Principal, ids: Sequence[str]) -> Mapping[str, Any]:
+        here = {id_: self._unstored.get((principal.id, id_)) for id_ in ids}
+        known = {id_: data for id_, data in here.items() if data is not None}
+        rest = [id_ for id_ in ids if id_ not in known]
+        if not rest:
+            return known
+        stored = await self._database.read(
+            lambda connection: front.known_calls(connection, principal.id, rest)
+        )
+        return {**known, **stored}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontDoor:
+    """Everything that the front doors work on."""
+
+    containers: Containers
+    uploads: Uploads
+    remembered: Remembered
+    clock: Clock
+    new_id: Callable[[str], str]
+
+
+def front_door(
+    database: Database,
+    blobs: BlobStore,
+    boxes: BoxesAPI,
+    new_id: Callable[[str], str],
+    max_file: int,
+    clock: Clock | None = None,
+) -> FrontDoor:
+    """Does no I/O."""
+    clock = clock or SystemClock()
+    return FrontDoor(
+        containers=Containers(boxes, database, blobs, clock, new_id),
+        uploads=Uploads(database, blobs, clock, new_id, max_file),
+        remembered=Remembered(database, clock),
+        clock=clock,
+        new_id=new_id,
+    )
+
+
+async def keep_forgetting(database: Database, clock: Clock, retention: float) -> None:
+    """Drop, hourly, what nobody used for `retention` seconds."""
+    while True:
+        now = clock.now()
+        try:
+            await _forget(database, now - retention, now)
+        except StoreError as error:
+            log.warning("old responses and containers were not forgotten: %s", error)
+        await anyio.sleep(_FORGET_EVERY)
+
+
+async def _forget(database: Database, before: float, now: float) -> None:
+    dropped = 1
+    while dropped:
+        dropped = await database.write(lambda connection: front.forget(connection, before, now))

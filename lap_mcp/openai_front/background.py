@@ -1,0 +1,186 @@
+"""Responses with `background: true`: they go on without their client, and are asked for by id.
+
+Kept in this process while they run; what they came to is in the store.  A server that ends marks
+what still runs as failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lap_mcp.errors import LapError
+from lap_mcp.model import Principal
+
+from .http import EventStream, answered
+from .response_objects import finished, started
+from .responses import Asked, Responding
+from .shared import Shared
+from .upstream import Refused
+from .wire import ApiError, Json, bad, missing, named_event
+
+MAX_RUNNING: Final = 32
+"""Of everybody together."""
+MAX_EVENTS: Final = 20_000
+"""Events of one response that can be read again while it runs and a little after."""
+KEPT: Final = 300.0
+"""Seconds for which the events of one that has ended can be read again."""
+
+
+@dataclass(slots=True)
+class _Work:
+    principal: str
+    responding: Responding
+    request: Asked
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
+    changed: anyio.Event = field(default_factory=anyio.Event)
+    over: anyio.Event = field(default_factory=anyio.Event)
+    cancelled: bool = False
+
+    async def event(self, event: Mapping[str, Any], /) -> None:
+        """A sink: every event is kept for whoever follows."""
+        response = event.get("response")
+        if isinstance(response, dict):
+            event = {**event, "response": {**response, "background": True}}
+        if len(self.events) < MAX_EVENTS:
+            self.events.append(event)
+        self.tell()
+
+    def tell(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+
+class Background:
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._works: dict[str, _Work] = {}
+
+    async def begin(self, responding: Responding, request: Asked) -> Response:
+        """Raises: ApiError."""
+        if not request.plan.stored:
+            raise bad("background needs store: it is asked for by its id.", "background")
+        tasks = self._shared.tasks
+        running = sum(not work.over.is_set() for work in self._works.values())
+        if tasks is None or running >= MAX_RUNNING:
+            raise ApiError(429, f"{running} background responses run already; try again later.")
+        await responding.prepare()
+        work = _Work(request.principal.id, responding, request)
+        first = {**self._state(work, "queued"), "status": "queued"}
+        await self._keep(work, first)
+        self._works[responding.id] = work
+        tasks.start_soon(self._run, work)
+        if request.plan.stream:
+            return EventStream(lambda stream: _follow(work, stream, 0), named_event)
+        return answered(first)
+
+    async def _run(self, work: _Work) -> None:
+        try:
+            with work.scope:
+                await self._keep(work, self._state(work, "in_progress"))
+                await self._respond(work)
+            if work.cancelled:
+                await self._keep(work, self._state(work, "cancelled"))
+        finally:
+            if not work.over.is_set() and not work.cancelled and work.scope.cancel_called is False:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+                    await self._unfinished(work)
+            work.over.set()
+            work.tell()
+        with anyio.move_on_after(KEPT):
+            await anyio.sleep(KEPT)
+        self._works.pop(work.responding.id, None)
+
+    async def _respond(self, work: _Work) -> None:
+        try:
+            await work.responding.respond(work)
+        except (ApiError, Refused, LapError) as error:
+            failed = self._state(work, "failed")
+            failed["error"] = {"code": "server_error", "message": _words(error)}
+            await self._keep(work, failed)
+            await work.event({"type": "response.failed", "response": failed, "sequence_number": 0})
+        work.over.set()
+
+    async def _unfinished(self, work: _Work) -> None:
+        failed = self._state(work, "failed")
+        failed["error"] = {
+            "code": "server_error",
+            "message": "The server was stopped while this response ran. Send it again.",
+        }
+        await self._keep(work, failed)
+
+    async def cancel(self, response_id: str) -> None:
+        """Returns when it is over.  One that has ended stays as it is."""
+        work = self._works.get(response_id)
+        if work is None or work.over.is_set():
+            return
+        work.cancelled = True
+        work.scope.cancel()
+        await work.over.wait()
+
+    def forget(self, principal: Principal, response_id: str) -> None:
+        work = self._works.get(response_id)
+        if work is not None and work.principal == principal.id:
+            work.cancelled = True
+            work.scope.cancel()
+
+    async def follow(self, principal: Principal, request: Request) -> Response:
+        """The events of a background response, from the beginning or after a sequence number.
+
+        Raises: ApiError."""
+        work = self._works.get(request.path_params["id"])
+        if work is None or work.principal != principal.id:
+            raise missing(
+                "This response is not running here, so its events cannot be streamed again. "
+                "Ask for it without stream."
+            )
+        after = request.query_params.get("starting_after")
+        if after is not None and not after.isdecimal():
+            raise bad("starting_after has to be a sequence number.", "starting_after")
+        first = 0 if after is None else int(after) + 1
+        return EventStream(lambda stream: _follow(work, stream, first), named_event)
+
+    def _state(self, work: _Work, status: str) -> Json:
+        plan, responding = work.request.plan, work.responding
+        base = {"model": plan.body.get("model")}
+        now = self._now(responding)
+        if status in ("queued", "in_progress"):
+            shown = started(plan, base, response_id=responding.id, now=now)
+            return {**shown, "status": status, "background": True}
+        return finished(
+            plan, base, response_id=responding.id, now=now, status=status, output=[], usage={}
+        )
+
+    @staticmethod
+    def _now(responding: Responding) -> float:
+        return responding.record({}).created_at
+
+    async def _keep(self, work: _Work, response: Mapping[str, Any]) -> None:
+        front = await self._shared.front()
+        await front.remembered.keep(work.responding.record(response))
+
+
+async def _follow(work: _Work, stream: EventStream, first: int) -> None:
+    position = 0
+    while True:
+        changed, over = work.changed, work.over.is_set()
+        while position < len(work.events):
+            event = work.events[position]
+            position += 1
+            if event.get("sequence_number", 0) >= first:
+                await stream.event(event)
+        if over:
+            return
+        await changed.wait()
+
+
+def _words(error: ApiError | Refused | LapError) -> str:
+    if isinstance(error, Refused):
+        return f"The model's server answered {error.status}."
+    return error.message

@@ -1,0 +1,262 @@
+"""HTTP/1.1 to one origin over kept connections: what a relay needs and nothing else.
+
+The general client (`lap_runtimes.http`) costs more than everything else that a passed-on request
+costs here, and looks at each of its free connections for every request, so that 64 clients wait
+for it.  This one is a protocol of asyncio, as the server below us (uvicorn) is: bytes go from the
+socket into h11 and on.  The only file of ours that imports h11.  No redirects, cookies, proxies or
+decompression: who needs a proxy gets the general client (`upstream.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import h11
+from lap_runtimes.errors import ProtocolError, Unavailable
+
+Pairs = Sequence[tuple[bytes, bytes]]
+
+_HIGH: Final = 256 * 1024
+"""Bytes of an answer that wait for a slow client before the upstream is no longer read."""
+_MAX_HEAD: Final = 64 * 1024
+
+
+class _Connection(asyncio.Protocol):
+    """One connection.  It knows at once when the other side closes it, so that a request is never
+    sent into one that is dead already."""
+
+    def __init__(self) -> None:
+        self.h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
+        self.lost = False
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._buffered = 0
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffered += len(data)
+        self.h11.receive_data(data)
+        if self._buffered > _HIGH and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self.h11.their_state is not h11.ERROR:
+            self.h11.receive_data(b"")
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
+
+    async def event(self) -> h11.Event | type[h11.PAUSED]:
+        """The next event.  Raises: h11.RemoteProtocolError."""
+        while True:
+            event = self.h11.next_event()
+            if event is not h11.NEED_DATA:
+                if isinstance(event, h11.Data):
+                    self._taken(len(event.data))
+                assert not isinstance(event, type) or event is h11.PAUSED
+                return event
+            self._buffered = 0
+            self._resume()
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def _taken(self, size: int) -> None:
+        self._buffered -= size
+        if self._buffered < _HIGH // 2:
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._paused and not self.lost and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def again(self) -> bool:
+        """Whether another request can go over it."""
+        if self.lost or self.h11.our_state is not h11.DONE:
+            return False
+        if self.h11.their_state is not h11.DONE:
+            return False
+        self.h11.start_next_cycle()
+        return True
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class DirectReply:
+    """An answer whose body is not read yet."""
+
+    def __init__(self, owner: Connections, connection: _Connection, head: h11.Response) -> None:
+        self._owner = owner
+        self._connection = connection
+        self.status = head.status_code
+        self.headers: Pairs = list(head.headers)
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes.  Raises: Unavailable, where it breaks off."""
+        while True:
+            try:
+                event = await self._connection.event()
+            except h11.RemoteProtocolError as error:
+                raise Unavailable(f"{self._owner.where}: the answer broke off") from error
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return
+            else:
+                raise Unavailable(f"{self._owner.where}: the answer broke off")
+
+    async def aclose(self) -> None:
+        self._owner.give_back(self._connection)
+
+
+class Connections:
+    """Kept connections to one origin.  Construction does no I/O."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        context: Callable[[], ssl.SSLContext] | None,
+        keep: int,
+        connect_timeout: float,
+    ) -> None:
+        """`context` makes the TLS context, which reads files; `None`: no TLS."""
+        self.where = host
+        self._address = (host, port)
+        self._make_context = context
+        self._context: ssl.SSLContext | None = None
+        self._keep = keep
+        self._timeout = connect_timeout
+        self._free: deque[_Connection] = deque()
+        self._open: set[_Connection] = set()
+
+    async def request(
+        self, method: str, target: str, headers: Pairs, content: bytes | None
+    ) -> DirectReply:
+        """Send, and wait for the head of the answer.
+
+        Raises:
+            Unavailable: no connection (`sent` is false), or it broke.
+            ProtocolError: what came is not HTTP, or a redirect, which is not followed.
+        """
+        connection = self._reused() or await self._connected()
+        try:
+            self._send(connection, method, target, headers, content)
+            head = await self._head(connection)
+            if 300 <= head.status_code < 400:
+                raise ProtocolError(f"{self.where} redirects; put the final address in base_url")
+            return DirectReply(self, connection, head)
+        except BaseException:
+            self._drop(connection)
+            raise
+
+    def give_back(self, connection: _Connection) -> None:
+        if connection not in self._open:
+            return
+        if len(self._free) < self._keep and connection.again():
+            self._free.append(connection)
+        else:
+            self._drop(connection)
+
+    async def aclose(self) -> None:
+        for connection in tuple(self._open):
+            self._drop(connection)
+        self._free.clear()
+        # A transport ends at the next turn of the loop.
+        await anyio.lowlevel.checkpoint()
+
+    @property
+    def count(self) -> int:
+        """Connections that are open."""
+        return len(self._open)
+
+    def _reused(self) -> _Connection | None:
+        while self._free:
+            connection = self._free.pop()
+            if not connection.lost:
+                return connection
+            self._open.discard(connection)
+        return None
+
+    async def _connected(self) -> _Connection:
+        if self._make_context is not None and self._context is None:
+            self._context = await anyio.to_thread.run_sync(self._make_context)
+        host, port = self._address
+        loop = asyncio.get_running_loop()
+        try:
+            with anyio.fail_after(self._timeout):
+                transport, connection = await loop.create_connection(
+                    _Connection, host, port, ssl=self._context
+                )
+        except TimeoutError as error:
+            raise Unavailable(f"{host}: no connection in time", sent=False) from error
+        except OSError as error:
+            raise Unavailable(f"{host}: cannot connect: {error}", sent=False) from error
+        del transport
+        self._open.add(connection)
+        return connection
+
+    def _send(
+        self,
+        connection: _Connection,
+        method: str,
+        target: str,
+        headers: Pairs,
+        content: bytes | None,
+    ) -> None:
+        length = [] if content is None else [(b"content-length", str(len(content)).encode())]
+        try:
+            request = h11.Request(method=method, target=target, headers=[*headers, *length])
+        except h11.LocalProtocolError as error:
+            raise Unavailable(f"{self.where}: {error}", sent=False) from error
+        parts = [connection.h11.send(request)]
+        if content:
+            parts.append(connection.h11.send(h11.Data(data=content)))
+        parts.append(connection.h11.send(h11.EndOfMessage()))
+        connection.write(b"".join(part for part in parts if part))
+
+    async def _head(self, connection: _Connection) -> h11.Response:
+        while True:
+            try:
+                event = await connection.event()
+            except h11.RemoteProtocolError as error:
+                if connection.lost:
+                    raise Unavailable(f"{self.where}: the connection broke") from error
+                raise ProtocolError(f"{self.where}: {error}") from error
+            if isinstance(event, h11.Response):
+                return event
+            if not isinstance(event, h11.InformationalResponse):
+                raise Unavailable(f"{self.where}: the connection broke")
+
+    def _drop(self, connection: _Connection) -> None:
+        self._open.discard(connection)
+        connection.close()

@@ -1,0 +1,170 @@
+"""`/v1/responses` and what is below it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from lap_mcp.store.front import StoredResponse
+
+from .agents import AgentResponse
+from .background import Background
+from .http import EventStream, Relayed, Whole, answered, body_of, handled, principal_of
+from .models import AGENT
+from .responses import Asked, Responding, asked, relayed
+from .rewriting import as_input_items
+from .shared import Shared
+from .upstream import sent_on
+from .wire import Json, bad, missing, named_event
+
+_PAGE: Final = 100
+
+
+class ResponseRoutes:
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._background = Background(shared)
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        one = "/v1/responses/{id}"
+        return [
+            Route("/v1/responses", handled(self._create), methods=["POST"]),
+            Route(one, handled(self._get), methods=["GET"]),
+            Route(one, handled(self._delete), methods=["DELETE"]),
+            Route(f"{one}/cancel", handled(self._cancel), methods=["POST"]),
+            Route(f"{one}/input_items", handled(self._input_items), methods=["GET"]),
+            Route("/v1/responses/{rest:path}", handled(self._rest), methods=["POST"]),
+        ]
+
+    async def _create(self, request: Request) -> Response:
+        raw, body = await body_of(request)
+        model = body.get("model")
+        if isinstance(model, str) and model.startswith(AGENT):
+            return await self._agent(request, body, model.removeprefix(AGENT))
+        front, principal = await self._shared.front(), principal_of(request)
+        target = self._shared.models.find(model)
+        found = await asked(front, principal, body, target, sent_on(request.headers))
+        if found.relayed:
+            return Relayed(lambda: relayed(found, raw))
+        responding = Responding(front, self._shared.settings, found, front.new_id("resp"))
+        if body.get("background") is True:
+            return await self._background.begin(responding, found)
+        return _answer(responding, found)
+
+    async def _agent(self, request: Request, body: Json, name: str) -> Response:
+        services, front = await self._shared.services(), await self._shared.front()
+        agent = AgentResponse(services, front, principal_of(request), name, body)
+        await agent.begin()
+        if body.get("stream") is True:
+            return EventStream(agent.stream, named_event)
+        return Whole(agent.whole)
+
+    # What is kept ------------------------------------------------------------------------------
+
+    async def _get(self, request: Request) -> Response:
+        if request.query_params.get("stream") == "true":
+            return await self._background.follow(principal_of(request), request)
+        found = await self._found(request)
+        if found is None:
+            return await self._elsewhere(request)
+        return answered(found.response)
+
+    async def _delete(self, request: Request) -> Response:
+        id_ = request.path_params["id"]
+        front = await self._shared.front()
+        self._background.forget(principal_of(request), id_)
+        if await front.remembered.delete(principal_of(request), id_):
+            return answered({"id": id_, "object": "response", "deleted": True})
+        return await self._elsewhere(request)
+
+    async def _cancel(self, request: Request) -> Response:
+        found = await self._found(request)
+        if found is None:
+            return await self._elsewhere(request)
+        if found.response.get("background") is not True:
+            raise bad("Only a background response can be cancelled.")
+        await self._background.cancel(found.id)
+        again = await self._found(request)
+        return answered((again or found).response)
+
+    async def _input_items(self, request: Request) -> Response:
+        found = await self._found(request)
+        if found is None:
+            return await self._elsewhere(request)
+        numbers = itertools.count(1)
+        items = as_input_items(
+            found.given, lambda prefix: f"{prefix}_{found.id[5:]}_{next(numbers)}"
+        )
+        if request.query_params.get("order", "desc") == "desc":
+            items.reverse()
+        return answered(_page(items, request.query_params))
+
+    async def _found(self, request: Request) -> StoredResponse | None:
+        front = await self._shared.front()
+        return await front.remembered.response(principal_of(request), request.path_params["id"])
+
+    # What is not ours --------------------------------------------------------------------------
+
+    async def _rest(self, request: Request) -> Response:
+        """`compact`, `input_tokens` and whatever comes: the upstream's business."""
+        raw, body = await body_of(request)
+        target = self._shared.models.find(body.get("model"))
+        found = await asked(
+            await self._shared.front(), principal_of(request), body, target,
+            sent_on(request.headers),
+        )  # fmt: skip
+        return Relayed(lambda: relayed(found, raw, f"responses/{request.path_params['rest']}"))
+
+    async def _elsewhere(self, request: Request) -> Response:
+        """An id that is not ours may be the upstream's."""
+        upstream = self._shared.models.only()
+        id_ = request.path_params["id"]
+        if upstream is None or not id_.replace("_", "").replace("-", "").isalnum():
+            raise missing(f"Response with id '{id_[:100]}' not found.")
+        path = request.url.path.removeprefix("/v1/")
+        query = f"?{request.url.query}" if request.url.query else ""
+        headers, method = sent_on(request.headers), request.method
+        return Relayed(lambda: upstream.send(method, f"{path}{query}", None, headers))
+
+
+def _answer(responding: Responding, request: Asked) -> Response:
+    if request.plan.stream:
+
+        async def produce(stream: EventStream) -> None:
+            await responding.prepare()
+            await responding.respond(stream)
+
+        return EventStream(produce, named_event)
+
+    async def make() -> Mapping[str, Any]:
+        await responding.prepare()
+        return await responding.respond()
+
+    return Whole(make)
+
+
+def _page(items: Sequence[Any], query: Mapping[str, str]) -> Json:
+    """Raises: ApiError."""
+    try:
+        limit = int(query.get("limit", "20"))
+    except ValueError as error:
+        raise bad("limit has to be a number.", "limit") from error
+    if not 1 <= limit <= _PAGE:
+        raise bad(f"limit goes from 1 to {_PAGE}.", "limit")
+    ids = [item.get("id") if isinstance(item, dict) else None for item in items]
+    start = ids.index(query["after"]) + 1 if query.get("after") in ids else 0
+    page = list(items[start : start + limit])
+    shown = ids[start : start + limit]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": shown[0] if shown else None,
+        "last_id": shown[-1] if shown else None,
+        "has_more": start + limit < len(items),
+    }

@@ -1,0 +1,242 @@
+"""Queries over what the front doors remember.  Every one is for a principal: what belongs to
+somebody else is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from .codec import dump, load
+from .front_tables import calls, containers, files, responses
+
+_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    id: str
+    principal: str
+    name: str
+    memory: str
+    """`1g`, `4g`, `16g`, `64g`."""
+    minutes: int
+    """Idle time after which it counts as expired."""
+    created_at: float
+    used_at: float
+
+    def expired(self, now: float) -> bool:
+        return now - self.used_at > self.minutes * 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontFile:
+    id: str
+    principal: str
+    container_id: str | None = None
+    kind: Literal["upload", "file", "picture"] = "upload"
+    path: str
+    source: str = "user"
+    purpose: str = ""
+    upload_id: str | None = None
+    """The upload that it is a copy of."""
+    size: int
+    sha256: str
+    created_at: float
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResponse:
+    id: str
+    principal: str
+    container_id: str | None
+    session_id: str | None = None
+    response: Mapping[str, Any]
+    given: Sequence[Any]
+    history: Sequence[Any]
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageOf:
+    """Which part of a list is wanted."""
+
+    after: str | None = None
+    limit: int = 20
+    newest_first: bool = True
+
+
+def add_container(connection: Connection, container: Container) -> None:
+    connection.execute(containers.insert().values(**asdict(container)))
+
+
+def container(connection: Connection, principal: str, id_: str) -> Container | None:
+    query = sa.select(containers).where(containers.c.id == id_, containers.c.principal == principal)
+    row = connection.execute(query).first()
+    return None if row is None else Container(**row._mapping)
+
+
+def touch_container(connection: Connection, id_: str, now: float) -> None:
+    connection.execute(containers.update().where(containers.c.id == id_).values(used_at=now))
+
+
+def delete_container(connection: Connection, principal: str, id_: str) -> bool:
+    mine = sa.and_(containers.c.id == id_, containers.c.principal == principal)
+    return connection.execute(containers.delete().where(mine)).rowcount > 0
+
+
+def list_containers(
+    connection: Connection, principal: str, page: PageOf, name: str | None = None
+) -> Sequence[Container]:
+    """One more than `page.limit`, if there are more."""
+    query = sa.select(containers).where(containers.c.principal == principal)
+    if name is not None:
+        query = query.where(containers.c.name == name)
+    rows = connection.execute(_paged(connection, query, containers, page))
+    return [Container(**row._mapping) for row in rows]
+
+
+def add_file(connection: Connection, file: FrontFile) -> None:
+    connection.execute(files.insert().values(**asdict(file)))
+
+
+def change_file(connection: Connection, id_: str, size: int, sha256: str, now: float) -> None:
+    """Other bytes under the same id."""
+    new = {"size": size, "sha256": sha256, "created_at": now}
+    connection.execute(files.update().where(files.c.id == id_).values(**new))
+
+
+def file(connection: Connection, principal: str, id_: str, container_id: str | None = None) -> (
+    FrontFile | None
+):  # fmt: skip
+    """An upload, or with `container_id` a file of that container."""
+    query = sa.select(files).where(
+        files.c.id == id_,
+        files.c.principal == principal,
+        files.c.container_id.is_(None)
+        if container_id is None
+        else files.c.container_id == container_id,
+    )
+    row = connection.execute(query).first()
+    return None if row is None else FrontFile(**row._mapping)
+
+
+def delete_file(connection: Connection, id_: str) -> None:
+    connection.execute(files.delete().where(files.c.id == id_))
+
+
+def container_files(connection: Connection, container_id: str) -> Sequence[FrontFile]:
+    """All of them, oldest first."""
+    query = sa.select(files).where(files.c.container_id == container_id)
+    rows = connection.execute(query.order_by(files.c.created_at, files.c.id))
+    return [FrontFile(**row._mapping) for row in rows]
+
+
+def list_files(
+    connection: Connection,
+    principal: str,
+    page: PageOf,
+    *,
+    container_id: str | None = None,
+    purpose: str | None = None,
+) -> Sequence[FrontFile]:
+    """One more than `page.limit`, if there are more."""
+    query = sa.select(files).where(files.c.principal == principal)
+    if container_id is None:
+        query = query.where(files.c.container_id.is_(None))
+    else:
+        query = query.where(files.c.container_id == container_id)
+    if purpose is not None:
+        query = query.where(files.c.purpose == purpose)
+    rows = connection.execute(_paged(connection, query, files, page))
+    return [FrontFile(**row._mapping) for row in rows]
+
+
+def _paged(
+    connection: Connection, query: sa.Select[Any], table: sa.Table, page: PageOf
+) -> sa.Select[Any]:
+    order = (table.c.created_at, table.c.id)
+    if page.after is not None:
+        mark = connection.execute(
+            sa.select(*order).where(
+                table.c.id == page.after,
+            )
+        ).first()
+        if mark is not None:
+            place, here = sa.tuple_(*order), sa.tuple_(*(sa.literal(each) for each in mark))
+            query = query.where(place < here if page.newest_first else place > here)
+    ordered = [each.desc() for each in order] if page.newest_first else list(order)
+    return query.order_by(*ordered).limit(page.limit + 1)
+
+
+def keep_response(connection: Connection, kept: StoredResponse) -> None:
+    """New, or in place of an earlier state of it."""
+    values = {
+        **asdict(kept),
+        "response": dump(kept.response),
+        "given": dump(list(kept.given)),
+        "history": dump(list(kept.history)),
+    }
+    known = connection.execute(
+        responses.update()
+        .where(responses.c.id == kept.id, responses.c.principal == kept.principal)
+        .values(**values)
+    )
+    if known.rowcount == 0:
+        connection.execute(responses.insert().values(**values))
+
+
+def response(connection: Connection, principal: str, id_: str) -> StoredResponse | None:
+    query = sa.select(responses).where(responses.c.id == id_, responses.c.principal == principal)
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    values = dict(row._mapping)
+    for key in ("response", "given", "history"):
+        values[key] = load(values[key])
+    return StoredResponse(**values)
+
+
+def delete_response(connection: Connection, principal: str, id_: str) -> bool:
+    mine = sa.and_(responses.c.id == id_, responses.c.principal == principal)
+    return connection.execute(responses.delete().where(mine)).rowcount > 0
+
+
+def keep_calls(
+    connection: Connection, principal: str, found: Mapping[str, Any], now: float
+) -> None:
+    ids = list(found)
+    connection.execute(calls.delete().where(calls.c.principal == principal, calls.c.id.in_(ids)))
+    connection.execute(
+        calls.insert(),
+        [
+            {"id": id_, "principal": principal, "data": dump(data), "created_at": now}
+            for id_, data in found.items()
+        ],
+    )
+
+
+def known_calls(connection: Connection, principal: str, ids: Sequence[str]) -> Mapping[str, Any]:
+    query = sa.select(calls.c.id, calls.c.data).where(
+        calls.c.principal == principal, calls.c.id.in_(list(ids))
+    )
+    return {row.id: load(row.data) for row in connection.execute(query)}
+
+
+def forget(connection: Connection, before: float, now: float) -> int:
+    """Drop what nobody used since `before`, and what has expired, a batch each; how many."""
+    old = (
+        (responses, responses.c.created_at < before),
+        (calls, calls.c.created_at < before),
+        (containers, containers.c.used_at < before),
+        (files, files.c.expires_at < now),
+    )
+    dropped = 0
+    for table, stale in old:
+        batch = sa.select(table.c.id).where(stale).limit(_BATCH)
+        dropped += connection.execute(table.delete().where(table.c.id.in_(batch), stale)).rowcount
+    return dropped
