@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -267,3 +267,20 @@ async def test_closing_twice_is_closing_once_and_a_closed_runtime_opens_again(
         await bench.proxy.until_closed()
         events = await read(bench.runtime.start(make_turn("hello")))
         assert any(isinstance(event, Message | MessageDelta) for event in events)
+
+
+async def test_a_generator_around_a_stream_can_be_closed_half_way(
+    case: Case, make_turn: MakeTurn
+) -> None:
+    """As the session engine reads: the block is left by closing whoever is inside it."""
+    async with faulty(case) as (bench, _):
+
+        async def inside() -> AsyncGenerator[Event, None]:
+            async with bench.runtime.start(make_turn("slow 5")) as events:
+                async for event in events:
+                    yield event
+
+        async with aclosing(inside()) as events:
+            assert await anext(events) is not None
+        await bench.runtime.aclose()
+        await bench.proxy.until_closed()
