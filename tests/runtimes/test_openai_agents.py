@@ -332,6 +332,8 @@ def test_a_rest_before_the_turn_began_ends_nothing() -> None:
     fold.feed({"type": "agent.session.idle", "session": {"status": "idle"}})
     old = {"id": "turn_1", "status": "completed"}
     fold.feed_past([], {"status": "idle"}, old)
+    fold.feed({"type": "agent.session.turn.completed", "turn_id": "turn_1", "turn": old})
+    fold.feed({"type": "agent.session.idle", "session": {"status": "idle"}})
     assert not fold.finished
 
 
