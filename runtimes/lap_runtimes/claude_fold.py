@@ -179,6 +179,9 @@ class SessionFold:
         if isinstance(usage, Mapping):
             yield self._usage(str(body.get("id") or ""), usage)
 
+    def _rescheduled(self, body: Json) -> Iterator[Event]:
+        yield Progress(text="rescheduled after a passing error")
+
     def _interrupt(self, body: Json) -> Iterator[Event]:
         self._interrupted = self._interrupted or not body.get("session_thread_id")
         yield from ()
@@ -282,6 +285,7 @@ _HANDLERS: dict[str, Callable[[SessionFold, Json], Iterator[Event]]] = {
     "session.error": SessionFold._session_error,
     "session.usage": SessionFold._usage_snapshot,
     "user.interrupt": SessionFold._interrupt,
+    "session.status_rescheduled": SessionFold._rescheduled,
     "session.status_idle": SessionFold._idle,
     "session.status_terminated": SessionFold._terminated,
     "session.deleted": SessionFold._terminated,

@@ -156,7 +156,8 @@ class InteractionFold:
         if kind == "text":
             text = str(delta.get("text") or "")
             step.texts.append(text)
-            yield MessageDelta(message_id=self._message_id(index), text=text)
+            if text:
+                yield MessageDelta(message_id=self._message_id(index), text=text)
         elif kind == "thought_summary":
             text = _text(delta.get("content"))
             step.step["type"] = "thought"
@@ -177,10 +178,10 @@ class InteractionFold:
         kind, step_id = str(step.get("type") or "model_output"), self._message_id(index)
         if kind == "model_output":
             text = streamed or _text(step.get("content"))
-            error = step.get("error")
-            if text or not error or streamed:
+            files = list(_files(step.get("content"), step_id))
+            if text or not (files or step.get("error")):
                 yield Message(id=step_id, message_id=step_id, text=text)
-            yield from _files(step.get("content"), step_id)
+            yield from files
         elif kind == "thought":
             text = streamed or _text(step.get("summary"))
             if text:
@@ -311,10 +312,11 @@ def _files(content: Any, step_id: str) -> Iterator[Event]:
             except (binascii.Error, ValueError) as exc:
                 raise ProtocolError(f"the service sent a file that is not base64: {exc}") from exc
             yield File(id=file_id, file_id=file_id, name=name, media_type=media_type, data=data)
+        elif str(part.get("uri") or "").startswith(("https://", "http://")):
+            url = str(part["uri"])
+            yield FileLink(id=file_id, file_id=file_id, name=name, media_type=media_type, url=url)
         elif part.get("uri"):
-            yield FileLink(
-                id=file_id, file_id=file_id, name=name, media_type=media_type, url=str(part["uri"])
-            )
+            yield Message(id=file_id, message_id=file_id, text=f"{name}: {part['uri']}")
 
 
 def _used(turn_id: str, usage: Json) -> Usage:

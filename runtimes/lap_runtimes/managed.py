@@ -172,7 +172,7 @@ def multipart(field: str, name: str, media_type: str, data: bytes) -> tuple[byte
 @asynccontextmanager
 async def concurrently() -> AsyncIterator[Beside]:
     """Starts what runs beside the block, and ends it with the block."""
-    failure: Exception | None = None
+    failure: BaseException | None = None
     async with anyio.create_task_group() as tasks:
 
         def beside(work: Work) -> None:
@@ -180,7 +180,7 @@ async def concurrently() -> AsyncIterator[Beside]:
 
         try:
             yield beside
-        except Exception as error:
+        except (Exception, GeneratorExit) as error:
             # Not from inside the task group, which would wrap it.
             failure = error
         finally:

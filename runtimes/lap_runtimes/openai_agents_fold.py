@@ -164,8 +164,11 @@ class AgentFold:
         status = str(session.get("status") or str(body.get("type", "")).rpartition(".")[2])
         if status == "requires_action":
             waits = list(_actions(session))
-            if not waits or {question.id for question, _ in waits} <= self._asked.keys():
-                return  # For what is answered already, or for its environment.
+            if not waits:
+                yield from _elsewhere(session)
+                return
+            if {question.id for question, _ in waits} <= self._asked.keys():
+                return  # Between two of our answers, which arrive one by one.
             self._session, self.finished = session, True
             for question, kept in waits:
                 self._questions[question.id] = kept
@@ -273,6 +276,13 @@ def _actions(session: Json) -> Iterator[tuple[Question, list[str]]]:
             yield _approval(action, request), [kind, turn]
         elif kind == "computer_use_approval_request":
             yield _browser(action, request), [str(request.get("type", kind)), turn]
+
+
+def _elsewhere(session: Json) -> Iterator[Event]:
+    """What the session waits for and no answer gives: that its environment is connected."""
+    waits = [str(a.get("type", "")) for a in objects(session.get("required_actions"))]
+    if waits:
+        yield Progress(text=f"waits for {', '.join(waits)}".replace("_", " "))
 
 
 def _approval(action: Json, request: Json) -> Question:

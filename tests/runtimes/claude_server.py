@@ -147,6 +147,8 @@ class Server:
         self.headers: list[dict[str, str]] = []
         self.uploads: list[bytes] = []
         self.cancelled: list[str] = []
+        self.broken = ""
+        """Posts to paths that end so are answered with 500."""
         self._key = key
         self._numbers = itertools.count(1)
         self._now = _BEGAN
@@ -177,6 +179,8 @@ class Server:
             bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
             if self._key and request.headers.get("x-api-key", bearer) != self._key:
                 return _error(401, "authentication_error", "invalid API key")
+            if self.broken and request.method == "POST" and request.url.path.endswith(self.broken):
+                return _error(500, "api_error", "out of ink")
             beta = request.headers.get("anthropic-beta", "")
             if request.headers.get("anthropic-version") != VERSION:
                 return _error(400, "invalid_request_error", "anthropic-version: header is required")

@@ -243,6 +243,10 @@ class Server:
         picture = {"type": "image", "mime_type": "image/png", "data": _PICTURE}
         await made.step([{"type": "text", "text": "here"}, picture], type="model_output")
 
+    async def _do_link(self, made: Interaction, rest: str) -> None:
+        kind = {"type": "image", "mime_type": "image/png"}
+        await made.step([{**kind, "uri": uri} for uri in rest.split()], type="model_output")
+
     async def _do_big(self, made: Interaction, rest: str) -> None:
         await made.say("x" * int(rest))
 

@@ -159,6 +159,7 @@ class Server:
             item["feedback"] = body.get("feedback") or item["feedback"]
             if accepted and body.get("arguments") is not None:
                 item["args_json"] = json.dumps(body["arguments"])
+        await asyncio.sleep(3 * PAUSE)  # The session rests between two decisions.
         said = item["args_json"] if accepted else item["feedback"] or "No feedback provided."
         await self._run(self.sessions[item["session_id"]], f"Human {item['status']} {said}")
         return JSONResponse({"ok": True, "live": live})

@@ -336,6 +336,25 @@ async def test_what_begins_no_work_may_be_tried_again(make_turn: MakeTurn) -> No
         assert not any(path.endswith("/events") for path, _ in server.requests)
 
 
+@pytest.mark.parametrize(
+    ("broken", "safe"), [("/files", True), ("/sessions", True), ("/events", False)]
+)
+async def test_whether_a_500_may_be_tried_again_depends_on_what_was_asked(
+    broken: str, safe: bool, make_turn: MakeTurn
+) -> None:
+    """An upload and an empty session begin no work; a prompt may have."""
+
+    async def data() -> bytes:
+        return b"x"
+
+    file = PromptFile(name="x", media_type="text/plain", size=1, read=data)
+    async with reaching() as (ours, server):
+        server.broken = broken
+        with pytest.raises(Rejected, match="out of ink") as refused:
+            await read(ours.start(make_turn("hello", files=[file])))
+    assert (refused.value.status, refused.value.safe_to_retry) == (500, safe)
+
+
 async def test_without_an_agent_nothing_is_sent(make_turn: MakeTurn) -> None:
     async with reaching(agent="") as (ours, server):
         with pytest.raises(Unsupported, match="no agent is named"):
@@ -352,6 +371,19 @@ async def test_without_an_agent_nothing_is_sent(make_turn: MakeTurn) -> None:
         with pytest.raises(Rejected):
             await ours.cancel({"session": "a/b"})
     assert server.headers == []
+
+
+def test_what_comes_before_our_own_event_is_of_an_earlier_turn() -> None:
+    """A server that replays, a rest that is told late."""
+    fold = SessionFold({"turn": "trn_2", "from": "sevt_5"})
+    idle = {"type": "session.status_idle", "stop_reason": {"type": "end_turn"}}
+    text = [{"type": "text", "text": "old"}]
+    assert fold.feed({"type": "agent.message", "id": "sevt_3", "content": text}) == []
+    assert fold.feed({**idle, "id": "sevt_4"}) == []
+    assert not fold.finished
+    fold.feed({"type": "user.message", "id": "sevt_5", "content": []})
+    fold.feed({**idle, "id": "sevt_6"})
+    assert fold.finished
 
 
 def test_an_error_of_the_stream_is_a_lost_stream() -> None:

@@ -238,6 +238,18 @@ def test_an_error_of_the_stream_is_a_lost_stream() -> None:
         InteractionFold("t", {}).feed({"event_type": "error", "error": {"message": "deadline"}})
 
 
+async def test_a_file_elsewhere_is_named_and_not_fetched(make_turn: MakeTurn) -> None:
+    """The credential goes nowhere but home, and an address that is none stays words."""
+    async with reaching() as (ours, server):
+        events = await read(ours.start(make_turn("link http://169.254.169.254/key gs://bucket/x")))
+        assert not any(isinstance(event, File) for event in events)
+        first, second = texts(events)
+        assert "169.254.169.254" in first
+        assert "not fetched" in first
+        assert second == "image.png: gs://bucket/x"
+        assert len(server.headers) == 2, "the start, and the look at its end"
+
+
 def test_no_cursor_sits_inside_an_open_step() -> None:
     """A replay from there would miss the step's beginning."""
     fold = InteractionFold("t", {})

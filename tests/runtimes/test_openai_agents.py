@@ -15,6 +15,7 @@ from lap_runtimes.base import (
     Answer,
     File,
     MessageDelta,
+    Progress,
     PromptFile,
     Started,
     Thinking,
@@ -331,6 +332,18 @@ def test_a_rest_before_the_turn_began_ends_nothing() -> None:
     fold.feed({"type": "agent.session.idle", "session": {"status": "idle"}})
     old = {"id": "turn_1", "status": "completed"}
     fold.feed_past([], {"status": "idle"}, old)
+    fold.feed({"type": "agent.session.turn.completed", "turn_id": "turn_1", "turn": old})
+    fold.feed({"type": "agent.session.idle", "session": {"status": "idle"}})
+    assert not fold.finished
+
+
+def test_what_no_answer_gives_is_shown_and_waited_for() -> None:
+    """A self-hosted environment is connected by somebody at its machine."""
+    fold = AgentFold({"session": "s"})
+    actions = [{"type": "environment_connection", "environment_id": "env_1"}]
+    session = {"status": "requires_action", "required_actions": actions}
+    (progress,) = fold.feed({"type": "agent.session.requires_action", "session": session})
+    assert progress == Progress(text="waits for environment connection")
     assert not fold.finished
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,19 @@ pytestmark = pytest.mark.anyio
 SECONDS = 15
 OPEN = ("http",)
 """Kinds whose test server lets everybody in."""
+
+ERRORS: list[tuple[int, str, bool | None]] = [
+    (400, "invalid", True),
+    (401, "auth", True),
+    (403, "auth", True),
+    (404, "not_found", True),
+    (409, "conflict", True),
+    (429, "rate_limited", True),
+    (500, "failed", None),
+    (503, "overloaded", True),
+]
+"""Status, its kind, and whether a start that got it may be tried again.  Whether one that got a 500
+may depends on how far it had come."""
 
 
 class Faulty:
@@ -136,35 +149,23 @@ async def test_two_sessions_at_once_do_not_mix(case: Case, make_turn: MakeTurn) 
             assert other not in said
 
 
-@pytest.mark.parametrize(
-    ("status", "kind", "safe"),
-    [
-        (400, "invalid", True),
-        (401, "auth", True),
-        (403, "auth", True),
-        (404, "not_found", True),
-        (409, "conflict", True),
-        (429, "rate_limited", True),
-        (500, "failed", None),
-        (503, "overloaded", True),
-    ],
-)
 async def test_an_error_before_the_first_byte_is_told_with_all_that_is_known(
-    case: Case, make_turn: MakeTurn, status: int, kind: str, safe: bool | None
+    case: Case, make_turn: MakeTurn
 ) -> None:
-    """Status, words, the vendor's id, how long to wait, and whether it may be tried again.  Whether
-    a 500 may depends on how far the start had come."""
+    """Status, words, the vendor's id, how long to wait, and whether it may be tried again; it is
+    not tried again by itself, and the next start is one like any other."""
     async with faulty(case) as (bench, faults):
         body = json.dumps({"error": {"message": "out of ink"}}).encode()
         headers = {"content-type": "application/json", "x-request-id": "req_7", "retry-after": "60"}
-        faults.refuse = (status, headers, body)
-        with pytest.raises(Rejected, match="out of ink") as refused:
-            await read(bench.runtime.start(make_turn("hello")))
-        failure = refused.value
-        assert (failure.status, failure.kind) == (status, kind)
-        assert (failure.request_id, failure.retry_after) == ("req_7", 60.0)
-        assert safe is None or failure.safe_to_retry is safe
-        assert faults.refused == 1, "a start was tried again"
+        for status, kind, safe in ERRORS:
+            faults.refuse, faults.refused = (status, headers, body), 0
+            with pytest.raises(Rejected, match="out of ink") as refused:
+                await read(bench.runtime.start(make_turn("hello")))
+            failure = refused.value
+            assert (failure.status, failure.kind) == (status, kind)
+            assert (failure.request_id, failure.retry_after) == ("req_7", 60.0)
+            assert safe is None or failure.safe_to_retry is safe, status
+            assert faults.refused == 1, "a start was tried again"
         faults.refuse = None
         events = await read(bench.runtime.start(make_turn("hello")))
         assert isinstance(events[-1], Done)
@@ -267,3 +268,20 @@ async def test_closing_twice_is_closing_once_and_a_closed_runtime_opens_again(
         await bench.proxy.until_closed()
         events = await read(bench.runtime.start(make_turn("hello")))
         assert any(isinstance(event, Message | MessageDelta) for event in events)
+
+
+async def test_a_generator_around_a_stream_can_be_closed_half_way(
+    case: Case, make_turn: MakeTurn
+) -> None:
+    """As the session engine reads: the block is left by closing whoever is inside it."""
+    async with faulty(case) as (bench, _):
+
+        async def inside() -> AsyncGenerator[Event, None]:
+            async with bench.runtime.start(make_turn("slow 5")) as events:
+                async for event in events:
+                    yield event
+
+        async with aclosing(inside()) as events:
+            assert await anext(events) is not None
+        await bench.runtime.aclose()
+        await bench.proxy.until_closed()
