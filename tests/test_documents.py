@@ -11,6 +11,7 @@ import pytest
 from lap_runtimes.a2a import A2AConfig
 from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.http_agent_config import AnswerShape, HTTPAgentConfig
+from lap_runtimes.kinds import load
 from lap_runtimes.openai_responses import OpenAIResponsesConfig
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
@@ -40,6 +41,10 @@ SECTIONS: dict[str, tuple[str, type[BaseModel], set[str]]] = {
         set(HTTPRuntimeConfig.model_fields),
     ),
     "http": ('### `kind = "http"`', HTTPAgentConfig, set(HTTPRuntimeConfig.model_fields)),
+    **{
+        kind: (f'### `kind = "{kind}"`', load(kind).Config, set(HTTPRuntimeConfig.model_fields))
+        for kind in ("bedrock_agentcore", "databricks", "langgraph", "litellm")
+    },
     "answer": ("Keys of `answer`;", AnswerShape, set()),
     "agent": ("## `[agents.NAME]`", tables.AgentTable, set()),
     **{name: (f"## `[{name}]`", table, set()) for name, table in tables.PLAIN_TABLES.items()},
