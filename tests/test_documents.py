@@ -44,8 +44,12 @@ SECTIONS: dict[str, tuple[str, type[BaseModel], set[str]]] = {
     **{
         kind: (f'### `kind = "{kind}"`', load(kind).Config, set(HTTPRuntimeConfig.model_fields))
         for kind in (
+            "bedrock_agentcore",
             "claude_managed_agents",
+            "databricks",
             "gemini",
+            "langgraph",
+            "litellm",
             "litellm_agent_platform",
             "openai_agents",
         )

@@ -23,7 +23,7 @@ class AgentCoreConfig(HTTPRuntimeConfig):
     (SigV4) with `aws`.  The two addresses follow from `region`."""
 
     region: str = ""
-    control_url: Annotated[str, AfterValidator(one_origin)] = ""
+    control_url: Annotated[str, AfterValidator(one_origin)] | None = None
     """Address of the control plane, which lists agents; unset: that of the region, or `url`, where
     that is not one of AWS.  It is only ever sent signed requests."""
     aws: AWSCredentials = AWSCredentials()

@@ -108,11 +108,11 @@ def _signed(headers: Mapping[str, str]) -> dict[str, str]:
 def _worded() -> Iterator[None]:
     """Raise ours from botocore's."""
     try:
-        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import BotoCoreError, ClientError
     except ModuleNotFoundError as exc:
         words = "signing for AWS needs an extra: pip install 'lap-mcp[bedrock]'"
         raise Rejected(words, kind="invalid", sent=False) from exc
     try:
         yield
-    except BotoCoreError as exc:
+    except (BotoCoreError, ClientError) as exc:
         raise Unavailable(f"AWS credentials cannot be had: {exc}", sent=False) from exc

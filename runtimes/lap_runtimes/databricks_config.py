@@ -11,6 +11,11 @@ from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.databricks_auth import DatabricksOAuth
 from lap_runtimes.origin import origin_of
 
+_OURS = {
+    *("messages", "resume"),
+    *("input", "stream", "context", "background", "store", "previous_response_id", "conversation"),
+}
+
 
 class DatabricksConfig(HTTPRuntimeConfig):
     """`url` is the workspace's (`serving`), or the App's.  Apps take OAuth tokens only."""
@@ -38,7 +43,7 @@ class DatabricksConfig(HTTPRuntimeConfig):
             raise ValueError("oauth.host: name the workspace that the App belongs to")
         if self.endpoint and self.surface != "serving":
             raise ValueError("endpoint: an App is one agent and has no endpoints")
-        taken = sorted(set(self.body) & {"messages", "resume", "input", "stream", "context"})
+        taken = sorted(set(self.body) & _OURS)
         if taken:
             raise ValueError(f"body: {', '.join(taken)} is set by the adapter; remove it there")
         return self

@@ -35,6 +35,7 @@ Json = Mapping[str, Any]
 _LIVE = (MessageDelta, ThinkingDelta, Progress, Heartbeat)
 _CANCELLED = ("UserInterrupt", "UserRollback")
 _SPEAKERS = ("ai", "tool")
+_MAX_ID = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,12 @@ class Cursor:
     used: tuple[int, int]
 
     def encode(self) -> str:
-        return f"{self.event} {int(self.said)} {self.used[0]} {self.used[1]}"
+        return f"{int(self.said)} {self.used[0]} {self.used[1]} {self.event}"
 
     @classmethod
     def decode(cls, text: str) -> Cursor:
         """Raises `ValueError`."""
-        event, said, given, made = text.split(" ")
+        said, given, made, event = text.split(" ", 3)
         if not event.isprintable() or not event.isascii():
             raise ValueError("an event id that cannot be sent")
         return cls(event, said == "1", (int(given), int(made)))
@@ -100,7 +101,7 @@ class RunFold:
             raise ProtocolError(f"the stream has an event that is not JSON: {exc}") from exc
         # With subgraphs the name is followed by theirs: `messages|agent:…`.
         mode = frame.event.partition("|")[0]
-        if frame.id:
+        if frame.id and len(frame.id) <= _MAX_ID:
             self._event = frame.id
         return self._marked(list(self._feed(mode, data))) or [Heartbeat()]
 
@@ -131,7 +132,7 @@ class RunFold:
     # Messages
 
     def _message(self, message: Json) -> Iterator[Event]:
-        kind, message_id = str(message.get("type", "")), str(message.get("id") or "")[:256]
+        kind, message_id = str(message.get("type", "")), str(message.get("id") or "")[:_MAX_ID]
         if not message_id or message_id in self._given:
             return
         self._seen.add(message_id)
@@ -163,7 +164,7 @@ class RunFold:
 
     def _known(self, message: Json) -> str | None:
         """The id under which this message of ours was streamed; nodes may give it a new one."""
-        message_id = str(message.get("id") or "")[:256]
+        message_id = str(message.get("id") or "")[:_MAX_ID]
         if message_id in self._seen:
             return None if message_id in self._given else message_id
         text = text_in(message.get("content"))
@@ -234,7 +235,7 @@ class RunFold:
             after = ids.index(self._turn) + 1 if self._turn in ids else len(ids)
             for number, message in enumerate(messages[after:]):
                 if isinstance(message, Mapping) and message.get("type") in _SPEAKERS:
-                    found = str(message.get("id") or number)[:256]
+                    found = str(message.get("id") or number)[:_MAX_ID]
                     if found not in self._given:
                         yield from self._whole(found, message)
         rest = {name: value for name, value in values.items() if name != "messages"}

@@ -11,11 +11,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lap_runtimes.base import Answer, Answers, Question, Ref
+from lap_runtimes.base import MAX_REF_BYTES, Answer, Answers, Question, Ref
 from lap_runtimes.errors import ProtocolError, Rejected
 
 MAX_OPEN = 32
 _MAX_TEXT = 128
+_MAX_KEPT = MAX_REF_BYTES - 1024
 _WORDS = ("question", "message", "text", "description", "prompt", "query", "title")
 Json = Mapping[str, Any]
 
@@ -84,7 +85,7 @@ def _words(value: Any) -> str:
 
 def checked(opened: list[list[Any]]) -> list[list[Any]]:
     """Raises `ProtocolError` for more than fits into a ref."""
-    if len(opened) > MAX_OPEN or any(len(str(each[0])) > _MAX_TEXT for each in opened):
+    if len(opened) > MAX_OPEN or len(json.dumps(opened)) > _MAX_KEPT:
         raise ProtocolError("the graph asks more at once than can be answered")
     return opened
 

@@ -4,13 +4,10 @@ A kind of its own file, `case_<kind>.py`, is added to `CASES` at the end of this
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from tests.canary import canary
-from tests.capabilities import ROOT
 from tests.runtimes import http_server, responses_server
 from tests.runtimes.bench import Case
 from tests.runtimes.case_bedrock_agentcore import AGENTCORE_CASES
@@ -25,18 +22,7 @@ from tests.runtimes.case_litellm_agent_platform import CASES_LAP_PLATFORM
 from tests.runtimes.case_n8n import CASES as N8N
 from tests.runtimes.case_openai_agents import CASES_OPENAI_AGENTS
 from tests.runtimes.case_snowflake import CASES as SNOWFLAKE
-
-
-def example_agent() -> Any:
-    """The module `examples/a2a_agent.py`, which is not on any path."""
-    name = "example_a2a_agent"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / "a2a_agent.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+from tests.runtimes.example_agent import example_agent
 
 
 def _a2a(**options: Any) -> Callable[[str], tuple[Any, Any, Callable[[], int]]]:

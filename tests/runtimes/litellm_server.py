@@ -13,6 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
+from tests.runtimes.example_agent import example_agent
+
+EXAMPLE = example_agent()
 AGENT_ID = "dba36bffa5cab0f922d087a3aeb179f9d4e745df40b323e1b1471402848c8a3e"
 CARD = {
     "name": "words",
@@ -28,11 +31,8 @@ CARD = {
 
 def example_agent_app(url: str) -> tuple[Any, Any]:
     """A real A2A agent at this address, which asks for no token: its application, and itself."""
-    from tests.runtimes.cases import example_agent
-
-    example = example_agent()
-    agent = example.Agent()
-    return example.build(url, agent=agent), agent
+    agent = EXAMPLE.Agent()
+    return EXAMPLE.build(url, agent=agent), agent
 
 
 class Server:

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.capabilities import ROOT
+from tests.waiting import eventually
 
 SERVERS = ROOT / "tests" / "runtimes" / "servers"
 CACHE = ROOT / ".cache" / "servers"
@@ -81,20 +81,20 @@ def started(
 
 
 def _await(process: subprocess.Popen[bytes], ready: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
+    def answers() -> bool:
         try:
             with urllib.request.urlopen(ready, timeout=5):
-                return
+                return True
         except urllib.error.HTTPError as answer:
             # It answers, if only to refuse.
             answer.close()
-            return
+            return True
         except OSError:
             words = log.read_text(errors="replace")[-3000:]
             assert process.poll() is None, f"the server ended: {words}"
-            assert time.monotonic() < deadline, f"the server does not answer: {words}"
-            time.sleep(0.2)
+            return False
+
+    eventually(answers, within=START_SECONDS, words=f"{ready} does not answer")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,7 @@ from tests.canary import canary
 from tests.runtimes import case_databricks, case_langgraph, case_litellm
 from tests.runtimes.bench import Bench, Case, adapter_of
 from tests.runtimes.litellm_server import example_agent_app
-from tests.runtimes.own_environment import SERVERS, environment, free_port, started
+from tests.runtimes.own_environment import SERVERS, START_SECONDS, environment, free_port, started
 from tests.runtimes.serving import address, listening, proxied, serving
 
 
@@ -74,14 +74,18 @@ def folder_of(name: str) -> Iterator[Path]:
 
 
 def asked(method: str, url: str, body: Any = None) -> Any:
+    with answered(method, url, body) as answer:
+        return json.load(answer)
+
+
+def answered(method: str, url: str, body: Any = None, *, seconds: float = 10) -> Any:
     request = urllib.request.Request(
         url,
         method=method,
         data=json.dumps(body).encode() if body is not None else None,
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+    return urllib.request.urlopen(request, timeout=seconds)
 
 
 @contextmanager
@@ -111,7 +115,12 @@ def durable() -> Iterator[Real]:
 
 @contextmanager
 def mlflow() -> Iterator[Real]:
-    with own_program("mlflow", "health", MLFLOW_ENABLE_ASYNC_LOGGING="false") as url:
+    with own_program("mlflow", "health") as url:
+        # Its first call sets up what it traces with, which takes a while.
+        said = {"input": [{"role": "user", "content": "hello"}], "stream": True}
+        body = {**said, "context": {"conversation_id": "first"}}
+        with answered("POST", f"{url}/responses", body, seconds=START_SECONDS) as answer:
+            assert b"you said" in answer.read()
         yield Real(url, lambda: int(asked("GET", f"{url}/cancelled")))
 
 

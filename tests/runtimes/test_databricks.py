@@ -4,6 +4,8 @@ and DurableAgentServer's events."""
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -35,6 +37,7 @@ from lap_runtimes.stream import Frame
 from pydantic import ValidationError
 
 from tests.canary import canary
+from tests.capabilities import ROOT
 from tests.runtimes.conftest import MakeTurn
 from tests.runtimes.databricks_server import ENDPOINT, Server
 from tests.runtimes.serving import serving
@@ -118,6 +121,39 @@ async def test_a_profile_that_is_not_there_is_said_in_words(clean_home: None) ->
     assert (refusal.value.kind, refusal.value.sent) == ("auth", False)
 
 
+BARE = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "databricks":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hidden())
+import anyio
+from lap_runtimes.kinds import load
+adapter = load("databricks")
+made = {"url": "https://w.example", "oauth": {}}
+async def sign_in():
+    try:
+        await adapter(adapter.Config.model_validate(made)).agents()
+    except Exception as exc:
+        print(type(exc).__name__, exc)
+anyio.run(sign_in)
+"""
+
+
+def test_without_the_extra_only_oauth_is_missing_and_says_what_to_install() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BARE],
+        cwd=ROOT / "runtimes",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'lap-mcp[databricks]'" in done.stdout
+
+
 @pytest.fixture
 def clean_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """Nothing of this machine's own sign-ins."""
@@ -134,6 +170,7 @@ def clean_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         ({"surface": "app", "oauth": {}}, "name the workspace"),
         ({"surface": "app", "endpoint": "x"}, "has no endpoints"),
         ({"body": {"input": 1}}, "set by the adapter"),
+        ({"body": {"store": True}}, "set by the adapter"),
         ({"oauth": {"client_id": "x"}}, "belong together"),
         ({"oauth": {**PRINCIPAL, "profile": "p"}}, "either a profile"),
     ],

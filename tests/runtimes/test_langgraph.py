@@ -251,6 +251,21 @@ def test_an_interrupt_with_a_schema_and_options_says_so() -> None:
     )
 
 
+def test_more_questions_than_a_ref_holds_are_no_questions() -> None:
+    value = {"action_requests": [{"name": "x" * 500, "args": {}}] * 100}
+    with pytest.raises(ProtocolError, match="more at once"):
+        fold(("updates", {"__interrupt__": [{"id": "i", "value": value}]}))
+
+
+def test_an_event_id_with_spaces_is_a_cursor_and_one_that_is_too_long_is_none() -> None:
+    made = RunFold("trn_1", {"thread": "t", "run": "r"}, nodes=())
+    whole = {"type": "ai", "content": "a", "id": "m1"}
+    (said,) = made.feed(Frame(json.dumps([whole, {}]), "messages", "a b  c"))
+    assert Cursor.decode(str(said.cursor)).event == "a b  c"
+    (next_one,) = made.feed(Frame(json.dumps([{**whole, "id": "m2"}, {}]), "messages", "x" * 9999))
+    assert next_one.cursor == said.cursor
+
+
 # The fold
 
 
@@ -402,4 +417,4 @@ async def test_what_is_not_claimed_is_refused() -> None:
         with pytest.raises(Unsupported):
             await runtime.steer({}, None)  # type: ignore[arg-type]
         with pytest.raises(Rejected, match="cursor"):
-            await read(runtime.attach({}, "1\n2 0 0 0"))
+            await read(runtime.attach({}, "0 0 0 1\n2"))
