@@ -118,6 +118,10 @@ class N8nRuntime:
         if self.capabilities.cancel != "remote":
             raise Unsupported(f"{_NO_KEY}stops no execution, nor one whose answer comes whole")
         reading = self._reading.get(str(ref.get("turn") or "")) or Reading(is_open=False)
+        waiting = mapping(ref.get("open") or {}).get("execution")
+        if waiting is not None:
+            await self._management.stop(str(waiting))
+            return
         found = await self._management.find(ref, active=True)
         for _ in range(_TRIES):
             if found is not None or not reading.open:

@@ -40,6 +40,15 @@ class VendorHTTP(HTTP):
         super().__init__(config)
         self._codes = codes
 
+    def scrub(self, body: bytes) -> bytes:
+        """Also of a credential without the scheme that is sent before it."""
+        body = super().scrub(body)
+        for value in self._home_headers.values():
+            secret = value.partition(" ")[2]
+            if len(secret) >= 8:
+                body = body.replace(secret.encode(), b"[secret]")
+        return body
+
     def rejection(self, reply: Reply, body: bytes) -> Rejected:
         told = _told(self.scrub(body))
         if isinstance(told.get("error"), str) and told.get("message"):

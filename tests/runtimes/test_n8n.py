@@ -350,6 +350,17 @@ async def test_an_answer_that_is_none_is_refused_before_anything_is_sent(
     assert len(made.requests) == before
 
 
+async def test_cancelling_a_question_stops_what_waits_for_it(make_turn: MakeTurn) -> None:
+    made = server(streaming=False)
+    with serving(made.app) as url:
+        async with reaching("n8n", url, **{**WAITS, "stream": True}) as ours:
+            asked = await read(ours.start(make_turn("ask colour")))
+            await ours.cancel(done(asked).ref)
+            await ours.cancel(done(asked).ref)
+    assert made.stopped == ["1"]
+    assert made.executions[0].status == "canceled"
+
+
 async def test_a_wait_for_time_to_pass_is_waited_out(make_turn: MakeTurn) -> None:
     made = server(streaming=False)
     with serving(made.app) as url:
