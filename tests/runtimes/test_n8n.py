@@ -114,6 +114,19 @@ async def test_a_lost_answer_is_found_among_those_that_run_and_those_that_ended(
     assert texts(running)[0].endswith("chunk 20 of 20\n")
 
 
+async def test_executions_that_cannot_be_read_are_somebody_elses(make_turn: MakeTurn) -> None:
+    made = server()
+    with serving(made.app) as url:
+        async with reaching("n8n", url, **CHAT) as ours:
+            mine = await read(ours.start(make_turn("mine")))
+            await read(ours.start(make_turn("other")))
+            made.instead("/executions/2", 200, ["no object"])
+            again = await read(ours.attach(done(mine).ref, None))
+            await ours.cancel({})
+    assert texts(again) == ["mine"]
+    assert made.stopped == []
+
+
 async def test_an_execution_that_is_not_found_is_gone(make_turn: MakeTurn) -> None:
     with serving(server().app) as url:
         async with reaching("n8n", url, **CHAT) as ours:
