@@ -10,9 +10,13 @@ from typing import Annotated, Any
 import pytest
 from lap_runtimes.a2a import A2AConfig
 from lap_runtimes.config import HTTPRuntimeConfig
+from lap_runtimes.cursor_config import CursorConfig
+from lap_runtimes.elastic import ElasticConfig
 from lap_runtimes.http_agent_config import AnswerShape, HTTPAgentConfig
 from lap_runtimes.kinds import load
+from lap_runtimes.n8n_config import N8nConfig
 from lap_runtimes.openai_responses import OpenAIResponsesConfig
+from lap_runtimes.snowflake import SnowflakeConfig
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -54,6 +58,10 @@ SECTIONS: dict[str, tuple[str, type[BaseModel], set[str]]] = {
             "openai_agents",
         )
     },
+    "cursor": ('### `kind = "cursor"`', CursorConfig, set(HTTPRuntimeConfig.model_fields)),
+    "elastic": ('### `kind = "elastic"`', ElasticConfig, set(HTTPRuntimeConfig.model_fields)),
+    "n8n": ('### `kind = "n8n"`', N8nConfig, set(HTTPRuntimeConfig.model_fields)),
+    "snowflake": ('### `kind = "snowflake"`', SnowflakeConfig, set(HTTPRuntimeConfig.model_fields)),
     "answer": ("Keys of `answer`;", AnswerShape, set()),
     "agent": ("## `[agents.NAME]`", tables.AgentTable, set()),
     "model": ("## `[models.NAME]`", tables.ModelTable, set()),

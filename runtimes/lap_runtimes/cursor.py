@@ -147,9 +147,9 @@ class CursorRuntime:
             run = await self._create(turn, prompt)
         kept = {"git": turn.ref["git"]} if turn.ref.get("git") else {}
         ref = {
-            "agent": str(run.get("agentId") or existing),
-            "run": str(run.get("id") or ""),
-            "since": str(run.get("createdAt") or ""),
+            "agent": str(run.get("agentId") or existing)[:256],
+            "run": str(run.get("id") or "")[:256],
+            "since": str(run.get("createdAt") or "")[:64],
             **kept,
         }
         if not ref["agent"] or not ref["run"]:

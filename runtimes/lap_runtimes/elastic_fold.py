@@ -31,12 +31,13 @@ from lap_runtimes.elastic_prompts import Opened, asked_of
 from lap_runtimes.errors import Kind
 from lap_runtimes.files import plain_name
 from lap_runtimes.http_errors import clean, error_words
-from lap_runtimes.vendor_http import Json, decoded, mapping, mappings
+from lap_runtimes.vendor_http import Json, decoded, fits, mapping, mappings
 
 OURS = "lap-"
 """How the ids of attachments that we send begin."""
-_MAX_TOLD = 50
+_MAX_TOLD = 30
 """Attachments of one conversation whose version is kept in the ref."""
+_MAX_ID = 128
 _KINDS: Mapping[str, Kind] = {
     "agentNotFound": "not_found",
     "conversationNotFound": "not_found",
@@ -190,16 +191,17 @@ class RoundFold:
         usage = kept.get("model_usage")
         if isinstance(usage, Mapping):
             yield _usage(self._turn, usage)
-        self.ref["round"] = str(kept.get("id") or self.ref.get("round") or "")
+        self.ref["round"] = str(kept.get("id") or self.ref.get("round") or "")[:256]
         for key in ("resumes", "steps", "answered"):
             self.ref.pop(key, None)
         done = f"{self._turn}/done"
-        if waits and self._asked:
-            steps = len(mappings(kept.get("steps")))
-            ref = {**self.ref, "steps": steps, "resumes": self.ref["round"], "open": self._asked}
+        steps = len(mappings(kept.get("steps")))
+        ref = {**self.ref, "steps": steps, "resumes": self.ref["round"], "open": self._asked}
+        if waits and self._asked and fits(ref):
             self._ended = Done(id=done, outcome="requires_action", ref=ref)
         elif waits:
-            self._ended = self._failed("it waits for an answer to something unknown", "protocol")
+            what = "more than can be kept" if self._asked else "something unknown"
+            self._ended = self._failed(f"the agent asks {what}", "protocol")
         else:
             self._ended = Done(id=done, outcome="completed", ref=self.ref)
 
@@ -207,11 +209,11 @@ class RoundFold:
         """What the agent made or changed, as files."""
         told = dict(self.ref.get("told") or {})
         for each in mappings(attachments):
-            name, version = str(each.get("id") or ""), each.get("current_version")
-            if not name or name.startswith(OURS) or told.get(name) == version:
+            name, version = str(each.get("id") or ""), str(each.get("current_version"))[:20]
+            if not 0 < len(name) <= _MAX_ID or name.startswith(OURS) or told.get(name) == version:
                 continue
             told[name] = version
-            newest = [v for v in mappings(each.get("versions")) if v.get("version") == version]
+            newest = [v for v in mappings(each.get("versions")) if str(v.get("version")) == version]
             if newest and each.get("active") is not False:
                 yield self._file(each, newest[-1])
         if told:

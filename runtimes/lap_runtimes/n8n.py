@@ -38,7 +38,7 @@ from lap_runtimes.n8n_executions import LOOKED_AT, Management
 from lap_runtimes.n8n_fold import ENDED, AnswerFold, reason
 from lap_runtimes.n8n_request import Reading, file_of, lines_of, multipart
 from lap_runtimes.n8n_waits import question, reply, runs_of
-from lap_runtimes.vendor_http import Json, VendorHTTP, mapping, text_of
+from lap_runtimes.vendor_http import Json, VendorHTTP, fits, mapping, text_of
 
 _TRIES = 10
 _PAUSE = 0.3
@@ -118,6 +118,10 @@ class N8nRuntime:
         if self.capabilities.cancel != "remote":
             raise Unsupported(f"{_NO_KEY}stops no execution, nor one whose answer comes whole")
         reading = self._reading.get(str(ref.get("turn") or "")) or Reading(is_open=False)
+        waiting = mapping(ref.get("open") or {}).get("execution")
+        if waiting is not None:
+            await self._management.stop(str(waiting))
+            return
         found = await self._management.find(ref, active=True)
         for _ in range(_TRIES):
             if found is not None or not reading.open:
@@ -321,6 +325,10 @@ def _asked(ref: Ref, asked: Question, opened: Json) -> list[Event]:
     kept = {key: ref[key] for key in ("agent", "turn", "turns") if key in ref}
     kept["open"] = {**opened, "id": asked.id}
     done = Done(id=f"{turn}/done", outcome="requires_action", ref=kept)
+    if not fits(kept):
+        words = "the form has more fields than can be kept; fill it in in n8n"
+        done = Done(id=done.id, outcome="failed", error=words, error_kind="unsupported", ref=ref)
+        return [done]
     return [Asked(id=f"{turn}/asked", question=asked), done]
 
 

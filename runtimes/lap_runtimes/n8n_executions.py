@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from lap_runtimes.base import Ref
-from lap_runtimes.errors import Rejected
+from lap_runtimes.errors import ProtocolError, Rejected
 from lap_runtimes.n8n_config import Trigger, triggers_of
 from lap_runtimes.vendor_http import Json, VendorHTTP, mapping, mappings, segment
 
@@ -55,14 +55,20 @@ class Management:
         With `active` only among those that are still at work; None where there is none."""
         if ref.get("execution"):
             return await self.look(str(ref["execution"]))
+        turn = str(ref.get("turn") or "")
+        if not turn:
+            return None
         workflow = await self._workflow(Trigger.parse(str(ref.get("agent") or "")))
         # Those that are running are listed only where one asks for them.
         running = await self._listed(workflow, {"status": "running"})
         others = [] if active else await self._listed(workflow, {})
         unread: list[Json] = []
         for each in [*running, *others]:
-            one = await self.look(str(each.get("id") or ""))
-            if str(ref.get("turn")) in json.dumps(one.get("data")):
+            try:
+                one = await self.look(str(each.get("id") or ""))
+            except ProtocolError:
+                continue  # Somebody else's, larger than what is read.
+            if turn in json.dumps(one.get("data")):
                 return one
             if not one.get("data"):
                 unread.append(one)

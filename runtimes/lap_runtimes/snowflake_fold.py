@@ -29,7 +29,7 @@ from lap_runtimes.errors import Kind
 from lap_runtimes.http_errors import clean, error_words
 from lap_runtimes.responses_fold import Cursor
 from lap_runtimes.snowflake_parts import Part, opened
-from lap_runtimes.vendor_http import Json, decoded, error_code, mapping, mappings, request_id
+from lap_runtimes.vendor_http import Json, decoded, error_code, fits, mapping, mappings, request_id
 
 LIVE = (MessageDelta, ThinkingDelta, Progress, Heartbeat)
 _PARTS = {
@@ -47,8 +47,6 @@ _WORDS = (
     "response.tool_result.status",
     "response.warning",
 )
-_MAX_OPEN = 6 * 1024
-"""Bytes of a ref that open questions may take; a ref holds 8 kB."""
 
 
 class RunFold:
@@ -190,7 +188,7 @@ class RunFold:
             return self._failed("the run failed without a word", "failed")
         if self._asked:
             ref = {**self.ref, "open": self._asked}
-            if len(repr(self._asked)) > _MAX_OPEN:
+            if not fits(ref):
                 return self._failed("the agent asks more than can be kept", "protocol")
             return Done(id=done, outcome="requires_action", ref=ref)
         return Done(id=done, outcome="completed", ref=self.ref)
@@ -223,8 +221,9 @@ class RunFold:
             if not isinstance(events[place], LIVE):
                 cursor = Cursor(self._sequence, frozenset(self._given)).encode()
                 events[place] = replace(events[place], cursor=cursor)
-                if self._asked and events[place].ref is None:
-                    events[place] = replace(events[place], ref={**self.ref, "open": self._asked})
+                ref = {**self.ref, "open": self._asked}
+                if self._asked and events[place].ref is None and fits(ref):
+                    events[place] = replace(events[place], ref=ref)
                 break
         return events
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from lap_runtimes.base import Prompt, PromptFile
+from lap_runtimes.base import MAX_REF_BYTES, Prompt, PromptFile, Ref
 from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import Kind, ProtocolError, Rejected, Unsupported
 from lap_runtimes.http import HTTP, Reply
@@ -39,6 +39,15 @@ class VendorHTTP(HTTP):
     def __init__(self, config: HTTPRuntimeConfig, codes: Mapping[str, Kind]) -> None:
         super().__init__(config)
         self._codes = codes
+
+    def scrub(self, body: bytes) -> bytes:
+        """Also of a credential without the scheme that is sent before it."""
+        body = super().scrub(body)
+        for value in self._home_headers.values():
+            secret = value.partition(" ")[2]
+            if len(secret) >= 8:
+                body = body.replace(secret.encode(), b"[secret]")
+        return body
 
     def rejection(self, reply: Reply, body: bytes) -> Rejected:
         told = _told(self.scrub(body))
@@ -105,6 +114,11 @@ def decoded(data: str) -> Json:
         return mapping(json.loads(data))
     except (ValueError, RecursionError) as exc:
         raise ProtocolError(f"the stream has an event that is not JSON: {exc}") from exc
+
+
+def fits(ref: Ref) -> bool:
+    """Whether a ref can be kept."""
+    return len(json.dumps(ref, ensure_ascii=False).encode("utf-8", "replace")) <= MAX_REF_BYTES
 
 
 def segment(value: Any, *, what: str) -> str:

@@ -51,6 +51,7 @@ RUN = {
         "stream": {"type": "boolean"},
         "background": {"type": "boolean"},
         "tool_choice": {"type": "object"},
+        "origin_application": {"type": "string"},
     },
     "additionalProperties": False,
 }
@@ -292,13 +293,15 @@ class Server(Ledger):
         await run.item("tool_use", {**use, "input": {"q": "x"}, "client_side_execute": False})
         await run.event("response.shiny_new_thing", {"sparkles": [1, 2]})
         status = {"message": "Executing", "status": "executing_tool", "tool_use_id": "toolu_1"}
-        await run.event("response.tool_result.status", status)
+        await run.event("response.tool_result.status", {**status, "tool_type": "cortex_search"})
         found = [{"type": "json", "json": {"answer": 42}}, {"type": "text", "text": "found"}]
         await run.item("tool_result", {**use, "content": found, "status": "success"})
         await run.text("It is 42.")
 
     async def _do_file(self, run: Run, rest: str) -> None:
+        shape = {"length": 0, "precision": 0, "scale": 0, "nullable": True}
         columns = [{"name": "content of it", "type": "text"}, {"name": "n", "type": "fixed"}]
+        columns = [{**column, **shape} for column in columns]
         about = {"partition": 0, "numRows": 1, "format": "jsonv2", "rowType": columns}
         results = {"statementHandle": "h", "resultSetMetaData": about, "data": [["a, b", "1"]]}
         table = {"tool_use_id": "toolu_1", "query_id": "q", "title": rest, "result_set": results}

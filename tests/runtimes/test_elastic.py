@@ -279,6 +279,16 @@ async def test_a_license_that_is_too_low_is_said(make_turn: MakeTurn) -> None:
     assert (refused.value.kind, refused.value.status) == ("auth", 403)
 
 
+async def test_a_credential_that_kibana_echoes_is_not_told(make_turn: MakeTurn) -> None:
+    server = Server(key=KEY)
+    with serving(server.app) as url:
+        async with reaching("elastic", url + SPACE) as ours:
+            server.instead("/converse", 400, {"message": f"cannot decode {KEY} as a key"})
+            with pytest.raises(Rejected, match=r"cannot decode \[secret\]") as refused:
+                await read(ours.start(make_turn("hello")))
+    assert KEY not in refused.value.message
+
+
 async def test_a_rate_limit_of_the_proxy_is_honoured(make_turn: MakeTurn) -> None:
     server = Server(key=KEY)
     with serving(server.app) as url:

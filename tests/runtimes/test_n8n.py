@@ -114,6 +114,19 @@ async def test_a_lost_answer_is_found_among_those_that_run_and_those_that_ended(
     assert texts(running)[0].endswith("chunk 20 of 20\n")
 
 
+async def test_executions_that_cannot_be_read_are_somebody_elses(make_turn: MakeTurn) -> None:
+    made = server()
+    with serving(made.app) as url:
+        async with reaching("n8n", url, **CHAT) as ours:
+            mine = await read(ours.start(make_turn("mine")))
+            await read(ours.start(make_turn("other")))
+            made.instead("/executions/2", 200, ["no object"])
+            again = await read(ours.attach(done(mine).ref, None))
+            await ours.cancel({})
+    assert texts(again) == ["mine"]
+    assert made.stopped == []
+
+
 async def test_an_execution_that_is_not_found_is_gone(make_turn: MakeTurn) -> None:
     with serving(server().app) as url:
         async with reaching("n8n", url, **CHAT) as ours:
@@ -348,6 +361,17 @@ async def test_an_answer_that_is_none_is_refused_before_anything_is_sent(
                 await read(ours.start(make_turn(answers=given, ref=done(asked).ref)))
     assert not refused.value.sent
     assert len(made.requests) == before
+
+
+async def test_cancelling_a_question_stops_what_waits_for_it(make_turn: MakeTurn) -> None:
+    made = server(streaming=False)
+    with serving(made.app) as url:
+        async with reaching("n8n", url, **{**WAITS, "stream": True}) as ours:
+            asked = await read(ours.start(make_turn("ask colour")))
+            await ours.cancel(done(asked).ref)
+            await ours.cancel(done(asked).ref)
+    assert made.stopped == ["1"]
+    assert made.executions[0].status == "canceled"
 
 
 async def test_a_wait_for_time_to_pass_is_waited_out(make_turn: MakeTurn) -> None:

@@ -188,7 +188,40 @@ def _workflows(client: httpx2.Client, key: str, model: str) -> None:
         "connections": {"Webhook": {"main": [[{"node": "Code", "type": "main", "index": 0}]]}},
         "settings": {"executionOrder": "v1"},
     }
-    for workflow in (agent, words):
+    for workflow in (agent, words, *_waits()):
         saved = _json(client.post("/api/v1/workflows", json=workflow, headers=headers))
         path = f"/api/v1/workflows/{saved['id']}/activate"
         _json(client.post(path, json={}, headers=headers))
+
+
+def _waits() -> list[dict[str, Any]]:
+    """Workflows that wait for a call, and for a form."""
+    code = "return [{ json: { output: JSON.stringify($json.body ?? $json) } }];"
+    values = [
+        {
+            "fieldLabel": "Decision",
+            "fieldType": "dropdown",
+            "fieldOptions": {"values": [{"option": "yes"}, {"option": "no"}]},
+            "requiredField": True,
+        },
+        {"fieldLabel": "Why"},
+    ]
+    form = {"resume": "form", "formTitle": "Go on?", "formFields": {"values": values}}
+    call = {"resume": "webhook", "httpMethod": "POST", "options": {"webhookSuffix": "go-on"}}
+    made = []
+    for path, parameters in (("waits-for-form", form), ("waits-for-call", call)):
+        hook = {"httpMethod": "POST", "path": path, "responseMode": "lastNode"}
+        nodes = [
+            _node("Webhook", "n8n-nodes-base.webhook", 2, webhookId=path, parameters=hook),
+            _node("Wait", "n8n-nodes-base.wait", 1.1, webhookId=path, parameters=parameters),
+            _node("Code", "n8n-nodes-base.code", 2, parameters={"jsCode": code}),
+        ]
+        connections = {
+            "Webhook": {"main": [[{"node": "Wait", "type": "main", "index": 0}]]},
+            "Wait": {"main": [[{"node": "Code", "type": "main", "index": 0}]]},
+        }
+        settings = {"executionOrder": "v1"}
+        made.append(
+            {"name": path, "nodes": nodes, "connections": connections, "settings": settings}
+        )
+    return made
