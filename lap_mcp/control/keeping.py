@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -320,7 +321,8 @@ class Keeping:
     async def _put_back(self, entry: Entry, file: KeptFile) -> FileInfo:
         if file.size <= PIECE:
             return await entry.sandbox.put(file.path, await self._blobs.get(file.sha256))
-        return await entry.sandbox.put(file.path, self._blobs.pieces(file.sha256))
+        async with aclosing(self._blobs.pieces(file.sha256)) as pieces:
+            return await entry.sandbox.put(file.path, pieces)
 
     # Looking after -------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,7 +50,7 @@ class BlobStore:
         """
         return await anyio.to_thread.run_sync(BlobWriter, self)
 
-    async def pieces(self, sha256: str) -> AsyncIterator[bytes]:
+    async def pieces(self, sha256: str) -> AsyncGenerator[bytes]:
         """The bytes, a piece at a time.  Raises: NotFound."""
         file = await anyio.to_thread.run_sync(self._open, sha256)
         try:
