@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from lap_runtimes.config import Address, Secret
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from .units import Duration, Size
 
@@ -30,6 +30,12 @@ def _of_an_object(schema: Any) -> Any:
     if isinstance(schema, Mapping) and schema.get("type", "object") != "object":
         raise ValueError('has to describe an object: `type = "object"`')
     return schema
+
+
+def _absolute(path: str | None) -> str | None:
+    if path is not None and not path.startswith(("/", "~/")):
+        raise ValueError("has to be an absolute path: this program is started in any folder")
+    return path
 
 
 ObjectSchema = Annotated[Mapping[str, Any], BeforeValidator(_of_an_object)]
@@ -185,7 +191,7 @@ class McpTable(Table):
     `call_agent` serve all."""
     folders: Texts = ()
     """Folders, besides the client's working folder, whose files may be given by path (stdio)."""
-    output: str | None = None
+    output: Annotated[str | None, AfterValidator(_absolute)] = None
     """Folder into which `save_files` writes (stdio); unset: `lap-output` in the client's working
     folder."""
     hidden_files: bool = False

@@ -81,7 +81,7 @@ class Recorder:
             self._wake = anyio.Event()
             try:
                 await self.flush()
-            except LapError as error:
+            except (LapError, OSError) as error:
                 log.warning("cells could not be recorded: %s", error)
 
     async def note(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,7 +20,7 @@ from lap_sandbox.errors import BadPath, NotFound, SandboxError, SandboxGone
 from sqlalchemy import Connection
 
 from lap_mcp.clock import Clock
-from lap_mcp.errors import LapError
+from lap_mcp.errors import LapError, StoreError
 from lap_mcp.errors import NotFound as Missing
 from lap_mcp.store import sandbox_files, sandboxes
 from lap_mcp.store.blobs import PIECE, BlobStore
@@ -75,7 +76,7 @@ class Keeping:
         """Keep what is new or changed of `files`; path to why for those that are not kept.
 
         Raises:
-            LeaseLost, StoreError
+            LeaseLost
             SandboxGone: it ended meanwhile; what was copied until then is kept.
         """
         refused: dict[str, str] = {}
@@ -88,9 +89,13 @@ class Keeping:
                     refused[info.path] = why
                 else:
                     wanted.append(info)
-            copied = await self._copied(entry, wanted, refused)
-            if copied:
-                await self._store(entry, copied)
+            try:
+                copied = await self._copied(entry, wanted, refused)
+                if copied:
+                    await self._store(entry, copied)
+            except StoreError as error:
+                # What the code did is worth its answer, also where nothing can be kept.
+                refused.update({info.path: error.message.rstrip(".") for info in wanted})
             if not entry.sandbox.alive:
                 raise SandboxGone("The sandbox ended while its files were kept.")
         return refused
@@ -156,7 +161,7 @@ class Keeping:
         that are not kept.
 
         Raises:
-            LeaseLost, StoreError
+            LeaseLost
         """
         refused: dict[str, str] = {}
         wanted: list[tuple[FileInfo, bytes]] = []
@@ -166,6 +171,13 @@ class Keeping:
                 refused[info.path] = why
             else:
                 wanted.append((info, data))
+        try:
+            await self._keep_given(entry, wanted)
+        except StoreError as error:
+            refused.update({info.path: error.message.rstrip(".") for info, _ in wanted})
+        return refused
+
+    async def _keep_given(self, entry: Entry, wanted: Sequence[tuple[FileInfo, bytes]]) -> None:
         if wanted:
             sha256s = await self._blobs.put_all([data for _, data in wanted])
             kept = [
@@ -179,7 +191,6 @@ class Keeping:
                 for (info, data), sha256 in zip(wanted, sha256s, strict=True)
             ]
             await self._store(entry, kept)
-        return refused
 
     async def _store(
         self, entry: Entry, files: Sequence[KeptFile], gone: Collection[str] = ()
@@ -297,7 +308,7 @@ class Keeping:
             async with places:
                 try:
                     info = await self._put_back(entry, file)
-                except (SandboxError, Missing) as error:
+                except (SandboxError, Missing, StoreError) as error:
                     done.left_out[file.path] = str(error)
                 else:
                     entry.seen[file.path] = mark(info)
@@ -313,7 +324,8 @@ class Keeping:
     async def _put_back(self, entry: Entry, file: KeptFile) -> FileInfo:
         if file.size <= PIECE:
             return await entry.sandbox.put(file.path, await self._blobs.get(file.sha256))
-        return await entry.sandbox.put(file.path, self._blobs.pieces(file.sha256))
+        async with aclosing(self._blobs.pieces(file.sha256)) as pieces:
+            return await entry.sandbox.put(file.path, pieces)
 
     # Looking after -------------------------------------------------------------------------------
 

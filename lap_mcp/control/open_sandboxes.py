@@ -382,11 +382,17 @@ class OpenSandboxes:
         for entry in self.all():
             if not (entry.dirty and entry.idle and entry.sandbox.alive):
                 continue
-            async with self._alone(entry.id), entry.lock:
-                if not self.holds(entry):
+            async with self._alone(entry.id):
+                # A call that has the lock may want to be alone with it, to close it: so nobody
+                # who is alone ever waits for the lock.
+                if not self.holds(entry) or entry.lock.locked():
                     continue
-                try:
-                    await self._keeping.reconcile(entry)
-                except (LapError, SandboxError) as error:
-                    log.warning("files of %s were not looked through: %s", entry.id, error)
-                    entry.dirty = False
+                async with entry.lock:
+                    await self._tidied(entry)
+
+    async def _tidied(self, entry: Entry) -> None:
+        try:
+            await self._keeping.reconcile(entry)
+        except (LapError, SandboxError) as error:
+            log.warning("files of %s were not looked through: %s", entry.id, error)
+            entry.dirty = False

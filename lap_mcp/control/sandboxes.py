@@ -124,7 +124,7 @@ class Sandboxes:
                 if now - forgotten >= _FORGET:
                     forgotten = now
                     await self.forget(self._clock.now() - self._limits.retention)
-            except LapError as error:
+            except (LapError, OSError) as error:
                 log.warning("sandboxes could not be looked after: %s", error)
 
     # Running code --------------------------------------------------------------------------------

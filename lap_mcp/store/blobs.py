@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,7 +50,7 @@ class BlobStore:
         """
         return await anyio.to_thread.run_sync(BlobWriter, self)
 
-    async def pieces(self, sha256: str) -> AsyncIterator[bytes]:
+    async def pieces(self, sha256: str) -> AsyncGenerator[bytes]:
         """The bytes, a piece at a time.  Raises: NotFound."""
         file = await anyio.to_thread.run_sync(self._open, sha256)
         try:
@@ -87,6 +87,8 @@ class BlobStore:
             return digest
         except FileNotFoundError:
             pass
+        except OSError as error:
+            raise self._worded(error, f"A file of {len(data)} bytes") from error
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._write(data, target)
@@ -160,6 +162,11 @@ class BlobStore:
             return (self._folder / sha256).open("rb")
         except FileNotFoundError as error:
             raise NotFound("The bytes of this file are no longer kept.") from error
+        except OSError as error:
+            raise StoreError(
+                f"A kept file cannot be read in {self._folder}: {os.strerror(error.errno or 0)}.",
+                remedy="Check the folder's rights and its disk.",
+            ) from error
 
 
 class BlobWriter:

@@ -94,23 +94,25 @@ def list_of(
     connection: Connection, principal: str | None, limit: int = 1000
 ) -> Sequence[SandboxRecord]:
     """Last used first, with what they keep; of everybody where `principal` is `None`."""
+    wanted = sa.true() if principal is None else sandboxes.c.principal == principal
     kept = (
         sa.select(
             sandbox_files.c.sandbox_id,
             sa.func.count().label("files"),
             sa.func.sum(sandbox_files.c.size).label("size"),
         )
+        .join(sandboxes, sandboxes.c.id == sandbox_files.c.sandbox_id)
+        .where(wanted)
         .group_by(sandbox_files.c.sandbox_id)
         .subquery()
     )
     query = (
         sa.select(sandboxes, kept.c.files, kept.c.size)
         .select_from(sandboxes.outerjoin(kept, kept.c.sandbox_id == sandboxes.c.id))
+        .where(wanted)
         .order_by(sandboxes.c.used_at.desc(), sandboxes.c.id)
         .limit(limit)
     )
-    if principal is not None:
-        query = query.where(sandboxes.c.principal == principal)
     return [
         SandboxRecord(
             id=row.id,

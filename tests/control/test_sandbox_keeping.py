@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -339,6 +340,44 @@ async def test_an_execution_that_changes_no_file_writes_nothing_before_its_answe
         await database.aclose()
     if not isinstance(home.where, str):  # other tests share the snapshot of a PostgreSQL server
         assert before == after
+
+
+async def test_where_nothing_can_be_kept_the_answer_is_given_and_says_so(
+    home: SandboxHome, launcher: ScriptedLauncher
+) -> None:
+    async with home.server(launcher) as server:
+        home.folder.write_text("a file where the folder is to be")
+        made = await server.run(LOCAL, "write a.txt 1", files=[FileInput(name="b", data=b"2")])
+        home.folder.unlink()
+        again = await server.run(LOCAL, "write a.txt 2", sandbox_id=made.sandbox_id)
+
+    assert made.execution.status == "ok"
+    assert set(made.not_kept) == {"a.txt", "b"}
+    assert "could not be kept" in made.not_kept["a.txt"]
+    assert again.not_kept == {}
+
+
+async def test_a_container_that_ends_while_its_files_are_looked_through_blocks_nothing(
+    home: SandboxHome, launcher: ScriptedLauncher
+) -> None:
+    """Looking through and calling want the same two locks."""
+    async with home.server(launcher) as server:
+        first = await server.run(LOCAL, "write a.txt 1")
+        newest(launcher).files["silent.txt"] = (b"2", time.time())
+        server._open.all()[0].dirty = True
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(server._open.tidy)
+                tasks.start_soon(server._open.tidy)
+                tasks.start_soon(swallowed, server, "die", first.sandbox_id)
+        await server.run(LOCAL, "x", sandbox_id=first.sandbox_id)
+
+    assert holds(launcher) == {"a.txt": b"1", "silent.txt": b"2"}
+
+
+async def swallowed(server: Sandboxes, code: str, sandbox_id: str) -> None:
+    with contextlib.suppress(Unavailable):
+        await server.run(LOCAL, code, sandbox_id=sandbox_id)
 
 
 async def test_bytes_that_nothing_names_any_more_go_and_those_put_again_stay(

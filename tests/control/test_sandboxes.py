@@ -139,3 +139,41 @@ async def test_leaving_a_connection_closes_its_sandbox(
 async def test_a_timeout_out_of_range_is_refused_in_words(sandboxes: Sandboxes) -> None:
     with pytest.raises(Invalid, match="240"):
         await sandboxes.run(LOCAL, "x", timeout=1000)
+
+
+async def test_many_that_open_at_once_are_never_more_than_the_limit(
+    launcher: ScriptedLauncher, home: SandboxHome
+) -> None:
+    """The launcher refuses a third: nobody may come as far as that."""
+    launcher.max_sandboxes = 2
+    ended: list[str] = []
+
+    async def one(server: Sandboxes) -> None:
+        try:
+            ended.append((await server.run(LOCAL, "x")).sandbox_id)
+        except LimitReached as error:
+            ended.append(str(error))
+
+    async with home.server(launcher, SandboxLimits(per_principal=2)) as server:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(one, server)
+        assert len(ended) == 8
+        assert all(end.startswith("sbx_") or "sandbox.per_principal" in end for end in ended)
+        assert any(end.startswith("sbx_") for end in ended)
+        # All of them can be used again, whoever gave up a container.
+        for view in await server.list(LOCAL):
+            await server.run(LOCAL, "x", sandbox_id=view.id)
+
+
+async def test_one_principal_fills_its_own_places_and_leaves_others_theirs(
+    launcher: ScriptedLauncher, home: SandboxHome
+) -> None:
+    async with home.server(launcher, SandboxLimits(open=3, per_principal=2)) as server:
+        theirs = await server.run(OTHER, "x")
+        for _ in range(5):
+            await server.run(LOCAL, "x")
+
+        assert [view.open for view in await server.list(OTHER)] == [True]
+        assert (await server.list(OTHER))[0].id == theirs.sandbox_id
+        assert sum(view.open for view in await server.list(LOCAL)) == 2
