@@ -29,6 +29,16 @@ def count_of(home: Path) -> int:
         client.close()
 
 
+def docker_left(instance: str) -> int:
+    """Containers of a launcher's instance, running or not.  Raises: DockerException."""
+    client = docker.from_env(timeout=30)
+    try:
+        label = f"lap.instance={instance}"
+        return len(client.api.containers(all=True, filters={"label": label}))
+    finally:
+        client.close()
+
+
 def engine_version() -> str:
     """Of the Docker Engine that answers; empty where none does."""
     try:

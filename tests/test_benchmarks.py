@@ -144,6 +144,14 @@ def test_the_table_and_the_page_show_every_row(tmp_path: Path) -> None:
         assert words in page
 
 
+@pytest.mark.docker
+def test_rows_of_the_sandbox_that_need_no_peer_are_measured() -> None:
+    found = rows(bench("sandbox-claim", "sandbox-churn", "-n", "1"))
+    assert [row["bars"] for row in found["sandbox-claim"]] == [{"value": 12.0, "p99": 25.0}]
+    left = {row["name"]: row["value"] for row in found["sandbox-churn"]}
+    assert left["containers left"] == 0
+
+
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is missing: `scripts/setup bench`")
     from benchmarks import document

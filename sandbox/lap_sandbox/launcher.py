@@ -260,6 +260,11 @@ class ContainerLauncher:
         """What the operator lets one sandbox use."""
         return self._config.limits
 
+    @property
+    def ready_sandboxes(self) -> int:
+        """How many wait, with everything imported, to be taken."""
+        return len(self._warm)
+
     async def running(self) -> Sequence[Mapping[str, str]]:
         """Containers of this instance, of any process: {container, state, owner}.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
 import os
 import signal
 import socket
@@ -23,11 +22,10 @@ from lap_sandbox.runner.outgoing import Outgoing
 from lap_sandbox.runner.plain import is_plain
 from lap_sandbox.runner.polling import Poller
 from lap_sandbox.runner.requests import Requests
+from lap_sandbox.runner.streams import READ, Streams
 from lap_sandbox.runner.wire import Kind
 
 HOST_IN, HOST_OUT = 0, 1
-READ = 64 * 1024
-"""Bytes taken at once: what a pipe holds."""
 HIGH_WATER = 1024 * 1024
 """Bytes waiting for the host beyond which worker and file reads pause; streams are drained on."""
 WARM_SECONDS = 0.25
@@ -52,7 +50,7 @@ class Supervisor:
         self._worker_pid = 0
         self._channel: socket.socket | None = None
         self._worker_decoder = wire.Decoder()
-        self._streams: dict[int, io.FileIO] = {}
+        self._streams: Streams | None = None
         self._asked: tuple[Mapping[str, Any], bytes] = ({}, b"")
         self._lost = ""
         self._still = False
@@ -76,6 +74,8 @@ class Supervisor:
         gc.freeze()
         while True:
             self._poller.wait(self._patience())
+            if self._streams is not None:
+                self._streams.wake()
             if self._requests.busy:
                 self._requests.pump(HIGH_WATER - len(self._out))
             if self._out:
@@ -84,6 +84,8 @@ class Supervisor:
     def _patience(self) -> float | None:
         if self._requests.busy and len(self._out) < HIGH_WATER:
             return 0
+        if self._streams is not None and (rest := self._streams.rest()) is not None:
+            return rest
         if self._running is not None or self._stopped or self._queued is not None:
             return None
         if self._channel is None and self._zygote.ready:
@@ -206,28 +208,9 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._worker_pid, signal.SIGINT)
 
-    def _drain(self) -> None:
-        """Everything that is in the pipes now."""
-        for _ in range(64):
-            ready = self._poller.ready()
-            kinds = [kind for kind, stream in self._streams.items() if stream.fileno() in ready]
-            if not kinds:
-                return
-            for kind in kinds:
-                self._read_stream(kind)
-
-    def _read_stream(self, kind: int) -> None:
-        """One read, so that a flood on one stream starves nothing else."""
-        stream = self._streams.get(kind)
-        data = None if stream is None else stream.read(READ)
-        if stream is None or data is None:
-            return
+    def _on_output(self, kind: int, data: bytes) -> None:
         running = self._running
-        if not data:
-            self._poller.unwatch(stream.fileno())
-            stream.close()
-            del self._streams[kind]
-        elif running is not None and (head := running.feed(kind, data)):
+        if running is not None and (head := running.feed(kind, data)):
             self._out.send(kind, running.id, None, head)
 
     def _on_worker(self) -> None:
@@ -287,7 +270,8 @@ class Supervisor:
         alone = self._counters.tasks() == 3
         if self._worker_pid and not alone:
             processes.sweep(self._zygote.pid, self._worker_pid)
-        self._drain()
+        if self._streams is not None:
+            self._streams.drain()
         for kind, tail in running.tails():
             for start in range(0, len(tail), wire.CHUNK):
                 self._out.send(kind, running.id, {"tail": True}, tail[start : start + wire.CHUNK])
@@ -340,11 +324,8 @@ class Supervisor:
             return
         self._channel = channel
         self._worker_decoder = wire.Decoder()
-        # A file's read of nothing is a value; the raw call's is an exception, which costs more.
-        self._streams = {Kind.STDOUT: io.FileIO(out), Kind.STDERR: io.FileIO(error)}
+        self._streams = Streams(self._poller, out, error, self._on_output)
         self._poller.watch(channel.fileno(), self._on_worker)
-        self._poller.watch(out, lambda: self._read_stream(Kind.STDOUT))
-        self._poller.watch(error, lambda: self._read_stream(Kind.STDERR))
 
     def _replace_worker(self, status: str, how: dict[str, object] | None = None) -> None:
         """End every process but this and the zygote, tell the host, have a fresh worker."""
@@ -364,10 +345,9 @@ class Supervisor:
             self._poller.unwatch(self._channel.fileno())
             self._channel.close()
             self._channel = None
-        for stream in self._streams.values():
-            self._poller.unwatch(stream.fileno())
-            stream.close()
-        self._streams = {}
+        if self._streams is not None:
+            self._streams.close()
+            self._streams = None
 
     def _on_children(self) -> None:
         with contextlib.suppress(BlockingIOError):
