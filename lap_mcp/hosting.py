@@ -161,7 +161,7 @@ async def _signal() -> int:
 
 async def _validate(program: Program, config: Config) -> None:
     """Raises: ConfigFaults, if a runtime's table is wrong or a name is refused."""
-    async with open_parts(program, config, lenient=False) as parts:
+    async with open_parts(program, config, lenient=False, shared=True) as parts:
         await parts.registry.connections.validate()
         parts.registry.refreshed()
         faults = [
@@ -186,7 +186,7 @@ async def serve_http(
     from lap_mcp.web import HttpOptions, build_app, keys, listen, serve
 
     def opened() -> AbstractAsyncContextManager[Running]:
-        return open_services(program, config, server=True)
+        return open_services(program, config, server=True, shared=True)
 
     await _validate(program, config)
     async with owned(opened) as owner:

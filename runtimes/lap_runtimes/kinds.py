@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 GROUP = "lap_mcp.runtimes"
-EXTRAS = {"a2a": "a2a"}
+EXTRAS = {"a2a": "a2a", "acp": "acp"}
 """Kinds of ours that need an extra, and its name."""
 
 

@@ -28,6 +28,7 @@ from lap_runtimes.base import (
     Runtime,
     Started,
     ThinkingDelta,
+    Turn,
     Usage,
 )
 from lap_runtimes.errors import RuntimeFailure, Unavailable, Unsupported
@@ -188,6 +189,9 @@ async def test_a_question_stops_the_turn_and_its_answer_goes_on(
                 await read(runtime.start(make_turn(answers=[Answer(question_id="q")])))
             return
         assert case.ask is not None
+        if runtime.capabilities.answer == "in_stream":
+            await answered_in_stream(case, runtime, make_turn(case.ask))
+            return
         asked = await read(runtime.start(make_turn(case.ask)))
         check_shape(runtime, asked)
         assert last(asked).outcome == "requires_action"
@@ -201,6 +205,27 @@ async def test_a_question_stops_the_turn_and_its_answer_goes_on(
         assert last(events).outcome == "completed"
         assert any(word in texts(events) for word in ("blue", "allowed"))
         assert not kept(asked).keys() & kept(events).keys(), "said again what was said before"
+
+
+async def answered_in_stream(case: Case, runtime: Runtime, turn: Turn) -> None:
+    """The stream stays open for the question, and says what came of the answer."""
+    seen: list[Event] = []
+    async with runtime.start(turn) as events:
+        async for event in events:
+            seen.append(event)
+            if isinstance(event, Asked):
+                assert event.question.kind == case.ask_kind
+                ref = newest(seen)
+                with pytest.raises(RuntimeFailure):
+                    await runtime.answer(ref, Answer(question_id="none", decision="allow"))
+                answer = Answer(question_id=event.question.id, decision="allow", text="blue")
+                await runtime.answer(ref, answer)
+    check_shape(runtime, seen)
+    assert sum(isinstance(event, Asked) for event in seen) == 1
+    assert last(seen).outcome == "completed"
+    assert any(word in texts(seen) for word in ("blue", "allowed"))
+    with pytest.raises(RuntimeFailure):
+        await runtime.answer(newest(seen), answer)
 
 
 async def test_answers_without_a_question_are_refused_before_anything_is_sent(
