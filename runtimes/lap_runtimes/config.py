@@ -44,7 +44,7 @@ def _fit_for_a_header(secret: SecretStr) -> SecretStr:
     return SecretStr(value)
 
 
-def _one_origin(url: str) -> str:
+def one_origin(url: str) -> str:
     if urlsplit(url).username is not None:
         raise ValueError("a user name or password does not belong here; use auth")
     origin_of(url)
@@ -54,7 +54,7 @@ def _one_origin(url: str) -> str:
 def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     for each in origins:
         if each != "*":
-            _one_origin(each)
+            one_origin(each)
     return origins
 
 
@@ -90,7 +90,7 @@ class RuntimeConfig(BaseModel):
 class HTTPRuntimeConfig(RuntimeConfig):
     """Base of the adapters that speak HTTP."""
 
-    url: Annotated[str, AfterValidator(_one_origin)]
+    url: Annotated[str, AfterValidator(one_origin)]
     """Base address.  The credential is sent to its origin and to no other."""
     auth: Auth = Auth()
     headers: Mapping[str, str] = Field(default_factory=dict)

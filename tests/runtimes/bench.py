@@ -62,6 +62,8 @@ class Case:
     file: str | None = None
     one_connection: bool = True
     """A turn is one stream; False: many short requests, which a cut does not end."""
+    at_once: int = 10
+    """How many turns it is asked for at a time; fewer where each is a program."""
 
     def __post_init__(self) -> None:
         # Imported while the tests are collected: it reads files, which an event loop may not.

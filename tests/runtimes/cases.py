@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.canary import canary
 from tests.capabilities import ROOT
-from tests.runtimes import case_acp, http_server, responses_server
+from tests.runtimes import case_acp, case_mcp, http_server, responses_server
 from tests.runtimes.bench import Case
 
 
@@ -146,4 +146,5 @@ CASES = [
         **HTTP,  # type: ignore[arg-type]
     ),
     *case_acp.CASES,
+    *case_mcp.CASES,
 ]
