@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 import anyio
 from pydantic import model_validator
 
-from lap_runtimes.acp_client import Answered, Client, Failed, Prompting, Request, Sent, Update
+from lap_runtimes.acp_client import Answered, Client, Failed, Prompting, Sent, Update
 from lap_runtimes.acp_fold import PromptFold, chosen, permission
+from lap_runtimes.asking import BEAT, Asking, Request, answered
 from lap_runtimes.base import (
     AgentInfo,
     Answer,
@@ -37,7 +38,7 @@ from lap_runtimes.base import (
     Turn,
 )
 from lap_runtimes.content import Json, mapping
-from lap_runtimes.elicitation import MAX_OPEN, question_of, result_of
+from lap_runtimes.elicitation import question_of, result_of
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unavailable, Unsupported
 from lap_runtimes.files import plain_name
 from lap_runtimes.http_errors import clean
@@ -45,8 +46,6 @@ from lap_runtimes.process import ProcessConfig, start
 
 AGENT = "default"
 """The one agent of a program, as `AgentInfo.ref`."""
-_BEAT = 20.0
-"""Seconds between heartbeats while a person is asked: the agent is rightly silent then."""
 _FINISH_SECONDS = 10.0
 """What an agent that was cancelled has to end its turn before the session takes another."""
 
@@ -66,31 +65,12 @@ class ACPConfig(ProcessConfig):
         return self
 
 
-class _Open:
-    """A turn that is read: its questions, and what the agent gets for their answers."""
+class _Open(Asking):
+    """A turn that is read."""
 
     def __init__(self, turn_id: str, prompting: Prompting) -> None:
-        self.turn_id = turn_id
+        super().__init__(turn_id)
         self.prompting = prompting
-        self.questions: dict[str, tuple[Question, Request]] = {}
-        self._asked = 0
-
-    def ask(self, request: Request) -> Question | None:
-        """None: too many are open, and this one is declined."""
-        self.questions = {k: q for k, q in self.questions.items() if not q[1].reply.done()}
-        if len(self.questions) >= MAX_OPEN:
-            request.reply.set_result(None)
-            return None
-        self._asked += 1
-        question_id = f"{self.turn_id}/q{self._asked}"
-        make = permission if request.method == "session/request_permission" else question_of
-        question = make(request.params, question_id)
-        self.questions[question_id] = (question, request)
-        return question
-
-    @property
-    def waits(self) -> bool:
-        return any(not request.reply.done() for _, request in self.questions.values())
 
 
 class ACPRuntime:
@@ -141,15 +121,7 @@ class ACPRuntime:
         raise Unsupported("a turn of a local agent ends with its stream; it cannot be read again")
 
     async def answer(self, ref: Ref, answer: Answer) -> None:
-        open_ = self._open.get(str(ref.get("session", "")))
-        question, request = (open_ and open_.questions.get(answer.question_id)) or (None, None)
-        if question is None or request is None:
-            raise Rejected(
-                f"no question {answer.question_id} is open", kind="not_found", sent=False
-            )
-        if request.reply.done():
-            raise Rejected(f"{answer.question_id} is no longer open", kind="conflict", sent=False)
-        request.reply.set_result(_reply(question, request, answer))
+        answered(self._open.get(str(ref.get("session", ""))), answer, _reply)
 
     async def steer(self, ref: Ref, prompt: Prompt) -> None:
         raise Unsupported("ACP has no call that puts a message into a running prompt")
@@ -307,16 +279,18 @@ async def _until_free(client: Client, session_id: str) -> None:
 
 
 async def _next(open_: _Open) -> Sent | None:
-    with anyio.move_on_after(_BEAT if open_.waits else None):
+    with anyio.move_on_after(BEAT if open_.waits else None):
         return await open_.prompting.outgoing.receive()
     return None
 
 
 def _asked(open_: _Open, fold: PromptFold, request: Request) -> list[Event]:
     said: list[Event] = []
+    make = question_of
     if request.method == "session/request_permission":
         said = fold.before_question(request.params.get("toolCall"))
-    question = open_.ask(request)
+        make = permission
+    question = open_.ask(request, make)
     return [*said, Asked(id=question.id, question=question)] if question else said
 
 

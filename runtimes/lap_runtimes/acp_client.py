@@ -19,10 +19,11 @@ from acp.connection import Connection
 from acp.exceptions import RequestError
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from lap_runtimes.asking import Request
 from lap_runtimes.content import Json, mapping
 from lap_runtimes.errors import Kind, ProtocolError, Rejected, RuntimeFailure, Unavailable
 from lap_runtimes.http_errors import clean, error_words
-from lap_runtimes.process import MAX_NOISE, Process
+from lap_runtimes.process import Process
 
 VERSION = PROTOCOL_VERSION
 CONTROL_SECONDS = 60.0
@@ -54,15 +55,6 @@ class Update:
 
 
 @dataclass(slots=True)
-class Request:
-    """A question of the agent; it waits until `reply` is set."""
-
-    method: str
-    params: Json
-    reply: asyncio.Future[Any]
-
-
-@dataclass(slots=True)
 class Answered:
     """The prompt's result."""
 
@@ -86,7 +78,7 @@ class Prompting:
     session_id: str
     incoming: MemoryObjectSendStream[Sent]
     outgoing: MemoryObjectReceiveStream[Sent]
-    requests: set[asyncio.Future[Any]] = field(default_factory=set)
+    requests: list[Request] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
     settled: anyio.Event = field(default_factory=anyio.Event)
     """The prompt was written, or could not be."""
@@ -98,9 +90,8 @@ class Prompting:
 
     def give_up(self) -> None:
         """Answer everything that is open with nothing."""
-        for reply in self.requests:
-            if not reply.done():
-                reply.set_result(None)
+        for request in self.requests:
+            request.drop()
 
 
 class Client:
@@ -234,21 +225,21 @@ class Client:
     async def _asked(self, prompting: Prompting, method: str, params: Json) -> Any:
         if prompting.cancelled:
             return None
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        prompting.requests.add(reply)
+        request = Request.of(method, params)
+        prompting.requests.append(request)
         try:
-            await self._pass_on(prompting, Request(method, params, reply))
-            return await reply
+            await self._pass_on(prompting, request)
+            return await request.reply
         finally:
-            prompting.requests.discard(reply)
+            prompting.requests.remove(request)
 
     @staticmethod
     async def _pass_on(prompting: Prompting, sent: Update | Request) -> None:
         try:
             await prompting.incoming.send(sent)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            if isinstance(sent, Request) and not sent.reply.done():
-                sent.reply.set_result(None)
+            if isinstance(sent, Request):
+                sent.drop()
 
     def _rejection(self, exc: RequestError) -> Rejected:
         where = self.process.where
@@ -293,26 +284,16 @@ class _Pipe:
         self._written(message)
 
     async def receive(self) -> dict[str, Any] | None:
-        noise = 0
-        while True:
-            while self.handling >= MAX_HANDLED:
-                self._fewer.clear()
-                await self._fewer.wait()
-            try:
-                line = await self._process.receive()
-            except ProtocolError as exc:
-                self.failure = exc
-                line = None
-            if line is None or noise > MAX_NOISE:
-                self.ended = True
-                if noise > MAX_NOISE:
-                    words = f"{self._process.where} writes to its stdout what is no JSON-RPC"
-                    self.failure = ProtocolError(words)
-                return None
-            message = _message(line)
-            if message is not None:
-                return message
-            noise += bool(line.strip())
+        while self.handling >= MAX_HANDLED:
+            self._fewer.clear()
+            await self._fewer.wait()
+        message: dict[str, Any] | None = None
+        try:
+            message = await self._process.message(_message)
+        except ProtocolError as exc:
+            self.failure = exc
+        self.ended = message is None
+        return message
 
     async def close(self) -> None:
         self.ended = True

@@ -12,8 +12,6 @@ from typing import Any
 from lap_runtimes.base import Answer, Question
 from lap_runtimes.errors import Rejected
 
-MAX_OPEN = 64
-"""Questions of one turn that may be open at a time; more are declined."""
 _TRUE = ("true", "yes", "y", "1", "on")
 _FALSE = ("false", "no", "n", "0", "off")
 

@@ -23,7 +23,11 @@ _KEPT = ("content-type", "mcp-session-id")
 
 
 def bridged(
-    http: HTTP, *, limit: int, on_reply: Callable[[], None], on_failure: Callable[[Exception], None]
+    http: HTTP,
+    *,
+    limit: int,
+    on_reply: Callable[[], None],
+    on_failure: Callable[[RuntimeFailure], None],
 ) -> httpx2.AsyncClient:
     """`limit`: bytes of an answer that is no stream.  Its owner closes it."""
     transport = _Bridge(http, limit, on_reply, on_failure)
@@ -36,7 +40,7 @@ class _Bridge(httpx2.AsyncBaseTransport):
         http: HTTP,
         limit: int,
         on_reply: Callable[[], None],
-        on_failure: Callable[[Exception], None],
+        on_failure: Callable[[RuntimeFailure], None],
     ) -> None:
         self._http = http
         self._limit = limit

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import anyio
 import mcp.types as t
@@ -39,7 +39,8 @@ from lap_runtimes.errors import Kind, ProtocolError, Rejected, RuntimeFailure, U
 from lap_runtimes.http import HTTP
 from lap_runtimes.http_bridge import bridged
 from lap_runtimes.http_errors import clean
-from lap_runtimes.process import MAX_LINE, MAX_NOISE, Process
+from lap_runtimes.mcp_call import BecameTask, Call, Came, Cancelled, Failed, Moved, Returned
+from lap_runtimes.process import MAX_LINE, Process
 
 TASKS = "io.modelcontextprotocol/tasks"
 TURN = "lap-mcp/turn"
@@ -90,98 +91,27 @@ class _Tasks(ClientExtension):
         raise AssertionError("calls are made with allow_claimed")
 
 
-# What comes out of a call
-
-
 @dataclass(slots=True)
-class Moved:
-    """A progress notification."""
+class _Asking:
+    """A request other than a call, and what went wrong below the SDK."""
 
-    progress: float
-    total: float | None
-    message: str | None
-
-
-@dataclass(slots=True)
-class Request:
-    """An elicitation; the server waits until `reply` is set: to a result, or None for nobody."""
-
-    params: Json
-    reply: asyncio.Future[Json | None]
-
-
-@dataclass(slots=True)
-class BecameTask:
-    task_id: str
-
-
-@dataclass(slots=True)
-class Returned:
-    """A `tools/call` result."""
-
-    result: Json
-
-
-@dataclass(slots=True)
-class Failed:
-    error: RuntimeFailure
-
-
-class Cancelled:
-    """`cancel` ended it."""
-
-
-Came = Moved | Request | BecameTask | Returned | Failed | Cancelled
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """One `tools/call`.  What comes of it comes out of `outgoing`, to its end."""
-
-    turn_id: str
-    incoming: MemoryObjectSendStream[Came]
-    outgoing: MemoryObjectReceiveStream[Came]
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    sent: anyio.Event = field(default_factory=anyio.Event)
-    """The server has answered with a first byte, or the program was written to."""
     failure: RuntimeFailure | None = None
-    """What went wrong below the SDK."""
-    requests: set[asyncio.Future[Json | None]] = field(default_factory=set)
-
-    async def ask(self, params: Json) -> Json:
-        """The answer to an elicitation."""
-        reply: asyncio.Future[Json | None] = asyncio.get_running_loop().create_future()
-        self.requests.add(reply)
-        try:
-            await self.give(Request(params, reply))
-            return await reply or {"action": "cancel"}
-        finally:
-            self.requests.discard(reply)
-
-    async def give(self, came: Came) -> None:
-        try:
-            await self.incoming.send(came)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            if isinstance(came, Request) and not came.reply.done():
-                came.reply.set_result(None)
-
-    def cancel(self) -> None:
-        """Ends it at the server too: the SDK says so, or closes the request's connection."""
-        self.scope.cancel()
 
 
-_current: ContextVar[Call | None] = ContextVar("lap_mcp_call", default=None)
+_current: ContextVar[Call | _Asking | None] = ContextVar("lap_mcp_request", default=None)
+"""Whose request it is: the SDK sends each in the context of its caller."""
 
 
 class Connection:
-    """Made by `over_http` or `over_stdio`; opened, used and closed by its owner."""
+    """Made on a running loop; opened, used and closed by its owner."""
 
-    def __init__(self, where: str, *, mode: str, tasks: bool, process: Process | None) -> None:
-        self.where = where
-        self.process = process
+    def __init__(self, over: HTTP | Process, *, mode: str, tasks: bool) -> None:
+        self.where = over.where if isinstance(over, Process) else over.rules.home
+        self.process = over if isinstance(over, Process) else None
         self.calls: set[Call] = set()
         self.busy = False
         """Taken by a caller, where it carries one call at a time."""
+        self.lost = False
         self._mode = mode
         self._extensions: list[ClientExtension] = [_Tasks()] if tasks else []
         self._client: Client | None = None
@@ -189,19 +119,8 @@ class Connection:
         self._ready = asyncio.Event()
         self._closing = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
-        self.lost = False
-
-    @classmethod
-    def over_http(cls, http: HTTP, *, mode: str, tasks: bool) -> Connection:
-        made = cls(http.rules.home, mode=mode, tasks=tasks, process=None)
-        made._start(lambda: made._http(http), "connection")
-        return made
-
-    @classmethod
-    def over_stdio(cls, process: Process, *, mode: str, tasks: bool) -> Connection:
-        made = cls(process.where, mode=mode, tasks=tasks, process=process)
-        made._start(lambda: made._stdio(process), "connection")
-        return made
+        work = self._hold(self._pipe(over)) if isinstance(over, Process) else self._http(over)
+        self._start(work, "connection")
 
     @property
     def modern(self) -> bool:
@@ -278,11 +197,10 @@ class Connection:
         incoming, outgoing = anyio.create_memory_object_stream[Came](_AHEAD)
         call = Call(turn_id, incoming, outgoing)
         self.calls.add(call)
-        self._start(lambda: self._call(call, name, arguments), f"call of {turn_id}")
+        self._start(self._call(call, name, arguments), f"call of {turn_id}")
         return call
 
     async def _call(self, call: Call, name: str, arguments: Json) -> None:
-        _current.set(call)
         last: Came = Cancelled()
         try:
             with call.scope:
@@ -299,16 +217,21 @@ class Connection:
         call.incoming.close()
 
     async def _rounds(self, call: Call, name: str, arguments: dict[str, Any]) -> Came:
-        responses: dict[str, Any] | None = None
+        responses: t.InputResponses | None = None
         state: str | None = None
+        meta = cast(t.RequestParamsMeta, {TURN: call.turn_id})
+
+        async def moved(progress: float, total: float | None, message: str | None) -> None:
+            await call.give(Moved(progress, total, message))
+
         for _ in range(MAX_ROUNDS):
             found = await self.client.session.call_tool(
                 name,
                 arguments,
-                progress_callback=lambda p, total, words: call.give(Moved(p, total, words)),
+                progress_callback=moved,
                 input_responses=responses,
                 request_state=state,
-                meta={TURN: call.turn_id},  # type: ignore[typeddict-unknown-key]
+                meta=meta,
                 allow_input_required=True,
                 allow_claimed=True,
             )
@@ -342,21 +265,24 @@ class Connection:
     @asynccontextmanager
     async def _translated(self, call: Call | None) -> AsyncIterator[None]:
         """Raise ours from the SDK's."""
+        below = call or _Asking()
+        token = _current.set(below)
         try:
             yield
         except MCPError as exc:
-            raise await self._of(exc, call) from exc
+            raise await self._of(exc, below) from exc
         except TimeoutError as exc:
             raise Unavailable(f"{self.where}: no answer within {CONTROL_SECONDS:g} s") from exc
         except (ValidationError, RuntimeError, ValueError) as exc:
             raise ProtocolError(f"{self.where} does not keep to MCP: {clean(str(exc))}") from exc
         except (anyio.ClosedResourceError, anyio.BrokenResourceError) as exc:
             raise Unavailable(f"{self.where}: the connection is closed") from exc
+        finally:
+            _current.reset(token)
 
-    async def _of(self, exc: MCPError, call: Call | None) -> RuntimeFailure:
-        below = call.failure if call is not None else None
-        if below is not None:
-            return below
+    async def _of(self, exc: MCPError, below: Call | _Asking) -> RuntimeFailure:
+        if below.failure is not None:
+            return below.failure
         if self.lost or (exc.code in _LOST and exc.message.startswith(_LOST_WORDS)):
             if self._failure is not None:
                 return self._failure
@@ -371,21 +297,20 @@ class Connection:
 
     # Its life
 
-    def _start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work(), name=f"{self.where}: {name}")
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.where}: {name}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
     async def _http(self, http: HTTP) -> None:
         def on_reply() -> None:
-            if (call := _current.get()) is not None:
+            if isinstance(call := _current.get(), Call):
                 call.sent.set()
 
-        def on_failure(failure: Exception) -> None:
-            assert isinstance(failure, RuntimeFailure)
-            if (call := _current.get()) is not None:
-                call.failure = failure
-            elif not self._ready.is_set():
+        def on_failure(failure: RuntimeFailure) -> None:
+            if (below := _current.get()) is not None:
+                below.failure = failure
+            if not self._ready.is_set():
                 self._failure = failure
 
         client = bridged(http, limit=MAX_LINE, on_reply=on_reply, on_failure=on_failure)
@@ -393,9 +318,6 @@ class Connection:
             await self._hold(
                 streamable_http_client(http.base, http_client=client, max_sse_event_size=MAX_LINE)
             )
-
-    async def _stdio(self, process: Process) -> None:
-        await self._hold(self._pipe(process))
 
     async def _hold(self, transport: AbstractAsyncContextManager[Any]) -> None:
         """Be connected until it is closed.  Whatever ends it is said by `opened` and the calls."""
@@ -428,7 +350,7 @@ class Connection:
         if isinstance(inner, RuntimeFailure):
             return inner
         if isinstance(inner, MCPError):
-            return await self._of(inner, None)
+            return await self._of(inner, _Asking())
         return ProtocolError(f"{self.where} does not keep to MCP: {clean(repr(inner))}")
 
     @asynccontextmanager
@@ -449,19 +371,10 @@ class Connection:
     async def _read(
         self, process: Process, incoming: MemoryObjectSendStream[SessionMessage | Exception]
     ) -> None:
-        noise = 0
         try:
-            while (line := await process.receive()) is not None and noise <= MAX_NOISE:
-                try:
-                    message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-                except ValidationError:
-                    noise += bool(line.strip())
-                    continue
-                noise = 0
+            message: t.JSONRPCMessage | None
+            while (message := await process.message(_message)) is not None:
                 await incoming.send(SessionMessage(message))
-            if line is not None:
-                words = f"{process.where} writes to its stdout what is no JSON-RPC"
-                self._failure = ProtocolError(words)
         except ProtocolError as exc:
             self._failure = exc
         self.lost = True
@@ -483,3 +396,10 @@ class Connection:
             return
         # It does not read: its stdout ends too, or there is no use in waiting for it.
         self.lost = True
+
+
+def _message(line: bytes) -> t.JSONRPCMessage | None:
+    try:
+        return jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except ValidationError:
+        return None

@@ -64,12 +64,9 @@ def arguments_of(prompt: Prompt, tool: Json, named: str = "") -> dict[str, Any]:
         return {argument: prompt.text, **given} if argument and prompt.text else given
     if argument:
         return {argument: prompt.text}
-    try:
-        given = json.loads(prompt.text)
-    except ValueError:
-        given = None
-    if isinstance(given, dict):
-        return given
+    read = _json(prompt.text)
+    if isinstance(read, dict):
+        return read
     required = schema.get("required")
     if isinstance(required, list) and required:
         raise Rejected(
@@ -79,6 +76,13 @@ def arguments_of(prompt: Prompt, tool: Json, named: str = "") -> dict[str, Any]:
             sent=False,
         )
     return {}
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def progress_of(progress: float, total: float | None, message: str | None) -> Progress:

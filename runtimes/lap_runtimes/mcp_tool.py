@@ -6,14 +6,14 @@ The SDK is behind `mcp_client.py`; arguments and results are made in `mcp_fold.p
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Annotated, Any, ClassVar, Literal
 
 import anyio
 from pydantic import AfterValidator, Field, model_validator
 
+from lap_runtimes.asking import BEAT, Asking, Request, answered
 from lap_runtimes.base import (
     AgentInfo,
     Answer,
@@ -32,21 +32,12 @@ from lap_runtimes.base import (
 )
 from lap_runtimes.config import HTTPRuntimeConfig, one_origin
 from lap_runtimes.content import Json, mapping
-from lap_runtimes.elicitation import MAX_OPEN, question_of, result_of
+from lap_runtimes.elicitation import question_of, result_of
 from lap_runtimes.errors import Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.http import HTTP
 from lap_runtimes.http_errors import clean
-from lap_runtimes.mcp_client import (
-    BecameTask,
-    Call,
-    Came,
-    Cancelled,
-    Connection,
-    Failed,
-    Moved,
-    Request,
-    Returned,
-)
+from lap_runtimes.mcp_call import BecameTask, Call, Came, Cancelled, Failed, Moved, Returned
+from lap_runtimes.mcp_client import Connection
 from lap_runtimes.mcp_fold import (
     agent_of,
     arguments_of,
@@ -55,12 +46,9 @@ from lap_runtimes.mcp_fold import (
     progress_of,
     result_events,
 )
+from lap_runtimes.mcp_pool import Pool
 from lap_runtimes.process import ProcessConfig, start
 
-MAX_IDLE = 4
-"""Connections of the handshake's era that are kept for the next call."""
-_BEAT = 20.0
-"""Seconds between heartbeats while a person is asked."""
 _FIRST_SIGN = 1.0
 """Seconds that a call has to show that it was taken, before it is counted as taken anyway."""
 _POLL = (0.02, 10.0)
@@ -91,30 +79,14 @@ class MCPConfig(HTTPRuntimeConfig, ProcessConfig):
         return self
 
 
-class _Open:
-    """A turn that is read, and its questions."""
+class _Open(Asking):
+    """A turn that is read."""
 
     def __init__(self, turn_id: str) -> None:
-        self.turn_id = turn_id
+        super().__init__(turn_id)
         self.call: Call | None = None
-        self.questions: dict[str, tuple[Question, Request]] = {}
         self.passed_on: set[str] = set()
         """Questions of a task whose answers it has been given."""
-        self._asked = 0
-
-    def ask(self, request: Request, key: str = "") -> Question | None:
-        """None: too many are open, and this one is declined."""
-        if sum(not each.reply.done() for _, each in self.questions.values()) >= MAX_OPEN:
-            request.reply.set_result(None)
-            return None
-        self._asked += 1
-        question = question_of(request.params, f"{self.turn_id}/{key or f'q{self._asked}'}")
-        self.questions[question.id] = (question, request)
-        return question
-
-    @property
-    def waits(self) -> bool:
-        return any(not request.reply.done() for _, request in self.questions.values())
 
 
 class MCPRuntime:
@@ -126,10 +98,7 @@ class MCPRuntime:
     def __init__(self, config: MCPConfig) -> None:
         self._config = config
         self._http = HTTP(config) if config.url else None
-        self._connecting = anyio.Lock()
-        self._connections: list[Connection] = []
-        self._one_each = config.protocol == "handshake"
-        """Each call has a connection of its own."""
+        self._pool = Pool(self._new, config.start_seconds, config.protocol == "handshake")
         self._tools: dict[str, Json] = {}
         self._open: dict[str, _Open] = {}
 
@@ -148,14 +117,14 @@ class MCPRuntime:
         )
 
     async def check(self) -> str:
-        async with self._connected() as connection:
+        async with self._pool.connected() as connection:
             count = len(await connection.tools())
             info = connection.client.server_info
             name = clean(info.title or info.name) if info else "an MCP server"
             return f"{name}: MCP {connection.client.protocol_version}, {count} tools"
 
     async def agents(self) -> Sequence[AgentInfo]:
-        async with self._connected() as connection:
+        async with self._pool.connected() as connection:
             return [agent_of(tool) for tool in (await self._listed(connection)).values()]
 
     async def _listed(self, connection: Connection) -> Mapping[str, Json]:
@@ -169,21 +138,18 @@ class MCPRuntime:
         return aclosing(self._attached(ref, cursor))
 
     async def answer(self, ref: Ref, answer: Answer) -> None:
-        open_ = self._open.get(str(ref.get("turn", "")))
-        question, request = (open_ and open_.questions.get(answer.question_id)) or (None, None)
-        if question is None or request is None:
-            words = f"no question {answer.question_id} is open"
-            raise Rejected(words, kind="not_found", sent=False)
-        if request.reply.done():
-            raise Rejected(f"{answer.question_id} is no longer open", kind="conflict", sent=False)
-        request.reply.set_result(result_of(question, answer))
+        answered(
+            self._open.get(str(ref.get("turn", ""))),
+            answer,
+            lambda question, request, given: result_of(question, given),
+        )
 
     async def steer(self, ref: Ref, prompt: Prompt) -> None:
         raise Unsupported("MCP has no call that puts a message into a running call")
 
     async def cancel(self, ref: Ref) -> None:
         if ref.get("task"):
-            async with self._connected() as connection:
+            async with self._pool.connected() as connection:
                 await connection.task("cancel", str(ref["task"]))
             return
         open_ = self._open.get(str(ref.get("turn", "")))
@@ -191,12 +157,13 @@ class MCPRuntime:
             open_.call.cancel()
 
     async def aclose(self) -> None:
-        connections, self._connections = self._connections, []
-        async with anyio.create_task_group() as tasks:
-            for connection in connections:
-                tasks.start_soon(connection.aclose)
+        await self._pool.aclose()
         if self._http is not None:
             await self._http.aclose()
+
+    async def _new(self) -> Connection:
+        over = self._http or await start(self._config)
+        return Connection(over, mode=_MODES[self._config.protocol], tasks=self._config.tasks)
 
     # A turn
 
@@ -208,7 +175,7 @@ class MCPRuntime:
         if turn.input.files:
             raise Unsupported("a tool of an MCP server takes no files")
         name = turn.agent or self._config.tool
-        async with self._connected() as connection:
+        async with self._pool.connected() as connection:
             tool = await self._tool(connection, name)
             arguments = arguments_of(turn.input, tool, self._config.argument)
             open_ = self._open[turn.id] = _Open(turn.id)
@@ -277,7 +244,7 @@ class MCPRuntime:
         if isinstance(came, Moved):
             return [progress_of(came.progress, came.total, came.message)]
         if isinstance(came, Request):
-            return _asked(open_.ask(came))
+            return _asked(open_.ask(came, question_of))
         if isinstance(came, Returned):
             return await self._result(connection, open_.turn_id, came.result)
         if isinstance(came, Cancelled):
@@ -308,7 +275,7 @@ class MCPRuntime:
         if not ref.get("task"):
             raise Rejected("the server made no task of this call, which is lost", kind="gone")
         turn_id = str(ref.get("turn", ""))
-        async with self._connected() as connection:
+        async with self._pool.connected() as connection:
             open_ = self._open[turn_id] = _Open(turn_id)
             try:
                 yield Started(id=f"{turn_id}/started", ref=dict(ref))
@@ -360,63 +327,10 @@ class MCPRuntime:
             return [_failed(turn_id, clean(words) or "the task failed without a word", "failed")]
         return []
 
-    # Connections
-
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Connection]:
-        """A connection that may carry one more call."""
-        connection = await self._free()
-        try:
-            yield connection
-        finally:
-            if connection.lost or not (connection.modern or self._may_keep(connection)):
-                await self._drop(connection)
-
-    async def _free(self) -> Connection:
-        async with self._connecting:
-            for connection in list(self._connections):
-                if connection.lost:
-                    await self._drop(connection)
-                elif connection.modern or not connection.busy:
-                    connection.busy = True
-                    return connection
-            if not self._one_each:
-                return await self._more()
-        return await self._more()
-
-    async def _more(self) -> Connection:
-        """Another connection.  Until the era is known, one is made at a time: it may be shared."""
-        connection = await self._new()
-        try:
-            await connection.opened(self._config.start_seconds)
-        except BaseException:
-            await connection.aclose()
-            raise
-        connection.busy = True
-        self._one_each = not connection.modern
-        self._connections.append(connection)
-        return connection
-
-    async def _new(self) -> Connection:
-        mode, tasks = _MODES[self._config.protocol], self._config.tasks
-        if self._http is not None:
-            return Connection.over_http(self._http, mode=mode, tasks=tasks)
-        return Connection.over_stdio(await start(self._config), mode=mode, tasks=tasks)
-
-    def _may_keep(self, connection: Connection) -> bool:
-        connection.busy = False
-        idle = sum(not each.busy for each in self._connections)
-        return connection in self._connections and idle <= MAX_IDLE
-
-    async def _drop(self, connection: Connection) -> None:
-        if connection in self._connections:
-            self._connections.remove(connection)
-        await connection.aclose()
-
 
 async def _next(open_: _Open, call: Call) -> Came | None:
     """The next of a call; None: nothing for a while, or (at first) not at once."""
-    with anyio.move_on_after(_BEAT if open_.waits else None):
+    with anyio.move_on_after(BEAT if open_.waits else None):
         return await call.outgoing.receive()
     return None
 
@@ -435,8 +349,8 @@ def _task_questions(open_: _Open, task: Json) -> list[Question]:
     for key, request in mapping(task.get("inputRequests")).items():
         if f"{open_.turn_id}/{key}" in open_.questions:
             continue
-        reply: asyncio.Future[Json | None] = asyncio.get_running_loop().create_future()
-        question = open_.ask(Request(mapping(mapping(request).get("params")), reply), str(key))
+        asked = Request.of("elicitation/create", mapping(mapping(request).get("params")))
+        question = open_.ask(asked, question_of, str(key))
         if question is not None:
             found.append(question)
     return found
@@ -446,7 +360,7 @@ def _answers(open_: _Open) -> dict[str, Any]:
     """What was answered since the last look, by the task's keys."""
     given = {}
     for question_id, (_, request) in list(open_.questions.items()):
-        if request.reply.done() and question_id not in open_.passed_on:
+        if not request.open and question_id not in open_.passed_on:
             open_.passed_on.add(question_id)
             key = question_id.removeprefix(f"{open_.turn_id}/")
             given[key] = dict(request.reply.result() or {"action": "cancel"})

@@ -15,9 +15,9 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -38,6 +38,7 @@ SEND_SECONDS = 30.0
 """For a message to be taken; more, and the program does not read its stdin."""
 EOF_SECONDS = 0.5
 """What a program gets to end by itself when its stdin is closed, before SIGTERM."""
+_Message = TypeVar("_Message")
 _SEEN_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL")
 
 
@@ -182,6 +183,19 @@ class Process:
                 return None
             self._lines.extend(self._reader.feed(chunk))
         return self._lines.popleft()
+
+    async def message(self, parse: Callable[[bytes], _Message | None]) -> _Message | None:
+        """The next line that is a message, for which `parse` gives one; others are passed over.
+        None: it closed its stdout.  Raises `ProtocolError`."""
+        noise = 0
+        while (line := await self.receive()) is not None:
+            found = parse(line)
+            if found is not None:
+                return found
+            noise += bool(line.strip())
+            if noise > MAX_NOISE:
+                raise ProtocolError(f"{self.where} writes to its stdout what is no JSON-RPC")
+        return None
 
     async def send(self, line: bytes) -> None:
         """Raises `Unavailable`: it has ended, or does not read."""

@@ -488,7 +488,7 @@ def test_pictures_resources_links_plans_and_costs() -> None:
     "update",
     [None, 7, "x", [], {}, {"sessionUpdate": "agent_message_chunk"}, {"sessionUpdate": "tool_call"},
      {"sessionUpdate": "plan", "entries": {"a": 1}}, {"sessionUpdate": "usage_update", "cost": 3},
-     {"sessionUpdate": "tool_call_update", "status": "failed", "content": [None, 3, {"content": []}]},
+     {"sessionUpdate": "tool_call_update", "status": "failed", "content": [3, {"content": []}]},
      {"sessionUpdate": "agent_message_chunk", "content": {"type": "image", "data": "%%"}}],
 )  # fmt: skip
 def test_nothing_that_an_agent_sends_breaks_the_fold(update: Any) -> None:

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 
 HERE = Path(__file__).parent
 SECONDS = 60
-ERAS = ("2026-07-28", "handshake")
+ERAS = ["2026-07-28", "handshake"]
 
 
 def configured(**settings: Any) -> MCPRuntime:
@@ -131,13 +131,15 @@ def seen_turn(seen: list[Event]) -> str:
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_question_can_be_declined_in_both_eras(era: str, make_turn: MakeTurn) -> None:
     seen: list[Event] = []
-    async with over_http(WordsServer(lambda: None), protocol=era) as (runtime, _):
-        async with runtime.start(make_turn("ask why?")) as events:
-            async for event in events:
-                seen.append(event)
-                if isinstance(event, Asked):
-                    answer = Answer(question_id=event.question.id, decision="deny")
-                    await runtime.answer({"turn": seen_turn(seen)}, answer)
+    async with (
+        over_http(WordsServer(lambda: None), protocol=era) as (runtime, _),
+        runtime.start(make_turn("ask why?")) as events,
+    ):
+        async for event in events:
+            seen.append(event)
+            if isinstance(event, Asked):
+                answer = Answer(question_id=event.question.id, decision="deny")
+                await runtime.answer({"turn": seen_turn(seen)}, answer)
     assert texts(seen) == "you decline it"
 
 
@@ -173,7 +175,7 @@ async def test_an_error_of_the_protocol_fails_the_turn_in_its_words(make_turn: M
         assert (failure.value.kind, failure.value.sent) == ("not_found", False)
 
 
-@pytest.mark.parametrize("era", ("auto", *ERAS))
+@pytest.mark.parametrize("era", ["auto", *ERAS])
 async def test_a_wrong_credential_is_said_and_nothing_was_sent(
     era: str, make_turn: MakeTurn
 ) -> None:
@@ -329,12 +331,11 @@ async def test_leaving_a_deaf_program_ends_it(tmp_path: Path, make_turn: MakeTur
 
 
 async def test_a_question_that_is_left_is_cancelled(tmp_path: Path, make_turn: MakeTurn) -> None:
-    async with over_stdio(tmp_path) as runtime:
-        async with runtime.start(make_turn("ask nobody")) as events:
-            async for event in events:
-                if isinstance(event, Asked):
-                    await runtime.cancel({"turn": event.question.id.partition("/")[0]})
-                last = event
+    async with over_stdio(tmp_path) as runtime, runtime.start(make_turn("ask nobody")) as events:
+        async for event in events:
+            if isinstance(event, Asked):
+                await runtime.cancel({"turn": event.question.id.partition("/")[0]})
+            last = event
     assert isinstance(last, Done)
     assert last.outcome == "cancelled"
 
