@@ -286,14 +286,12 @@ class Connection:
         if self.lost or (exc.code in _LOST and exc.message.startswith(_LOST_WORDS)):
             if self._failure is not None:
                 return self._failure
-            ended = self.process is not None and self.lost and not self._closing.is_set()
+            ended = self.lost and not self._closing.is_set()
             words = await self.process.end() if self.process and ended else ""
             return Unavailable(words or f"{self.where}: {clean(exc.message)}")
         kind = _KINDS.get(exc.code, "failed")
-        return Rejected(f"{self.where}: {clean(self._scrub(exc.message))}", kind=kind)
-
-    def _scrub(self, text: str) -> str:
-        return self.process.scrub(text) if self.process is not None else text
+        said = self.process.scrub(exc.message) if self.process else exc.message
+        return Rejected(f"{self.where}: {clean(said)}", kind=kind)
 
     # Its life
 
