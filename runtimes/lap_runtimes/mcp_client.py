@@ -48,8 +48,7 @@ TURN = "lap-mcp/turn"
 MAX_ROUNDS = 50
 """How often one call may ask for more before it is given up."""
 MAX_TOOLS = 2000
-CONTROL_SECONDS = 30.0
-CLOSE_SECONDS = 2.0
+CONTROL_SECONDS, CLOSE_SECONDS = 30.0, 2.0
 _AHEAD = 64
 _KINDS: Mapping[int, Kind] = {INVALID_PARAMS: "invalid", METHOD_NOT_FOUND: "unsupported"}
 _LOST = (CONNECTION_CLOSED, REQUEST_TIMEOUT)
@@ -136,9 +135,8 @@ class Connection:
         with anyio.move_on_after(seconds):
             await self._ready.wait()
         if self._client is None or self.lost:
-            failure = self._failure or Unavailable(
-                f"{self.where} has not answered within {seconds:g} s"
-            )
+            words = f"{self.where} has not answered within {seconds:g} s"
+            failure = self._failure or Unavailable(words)
             failure.sent = False
             raise failure
 
@@ -182,9 +180,8 @@ class Connection:
     async def task(
         self, verb: Literal["get", "update", "cancel"], task_id: str, answers: Json | None = None
     ) -> Json:
-        params = _TaskParams(
-            task_id=task_id, input_responses=None if answers is None else dict(answers)
-        )
+        given = None if answers is None else dict(answers)
+        params = _TaskParams(task_id=task_id, input_responses=given)
         request = _TaskRequest(method=f"tasks/{verb}", params=params)
         async with self._translated(None):
             with anyio.fail_after(CONTROL_SECONDS):

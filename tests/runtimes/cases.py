@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.canary import canary
 from tests.capabilities import ROOT
-from tests.runtimes import case_acp, case_mcp, http_server, responses_server
+from tests.runtimes import case_acp, case_mcp, case_opencode, http_server, responses_server
 from tests.runtimes.bench import Case
 
 
@@ -147,4 +147,5 @@ CASES = [
     ),
     *case_acp.CASES,
     *case_mcp.CASES,
+    *case_opencode.CASES,
 ]
