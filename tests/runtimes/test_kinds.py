@@ -40,7 +40,9 @@ def test_a_kind_is_its_class(kind: str) -> None:
 
 
 def test_an_unknown_kind_lists_the_known_ones() -> None:
-    with pytest.raises(LookupError, match=r"'a2b'.*a2a, http, openai_responses"):
+    with pytest.raises(
+        LookupError, match=r"'a2b'.*a2a, acp, http, mcp, openai_responses, opencode"
+    ):
         load("a2b")
 
 

@@ -24,6 +24,10 @@ EVERYTHING = {
     "on_disconnect": "continues",
 }
 CONFIGURED = {
+    "`acp`": {"command": ["program"]},
+    "`mcp`": {},
+    "`mcp`, `tasks = true`": {"tasks": True},
+    "`opencode`": {},
     "`a2a`": {},
     "`openai_responses`": {},
     "`openai_responses`, `background = true`": {"background": True},
@@ -61,7 +65,8 @@ def test_says_what_each_configuration_can_do(row: list[str]) -> None:
     head, _ = table("configuration")
     kind = re.findall(r"`(\w+)`", row[0])[0]
     adapter = load(kind)
-    runtime = adapter(adapter.Config.model_validate({**URL, **CONFIGURED[row[0]]}))
+    address = URL if "url" in adapter.Config.model_fields else {}
+    runtime = adapter(adapter.Config.model_validate({**address, **CONFIGURED[row[0]]}))
     words = {True: "yes", False: "no"}
     for name, said in zip(head[1:], row[1:], strict=True):
         found = getattr(runtime.capabilities, name)
@@ -71,7 +76,7 @@ def test_says_what_each_configuration_can_do(row: list[str]) -> None:
 def test_has_a_column_for_every_capability_and_a_row_for_every_configuration() -> None:
     head, rows = table("configuration")
     all_of_them = {field.name for field in fields(Capabilities)}
-    assert all_of_them - set(head) == {"process_bound"}, "no adapter here is bound to a process"
+    assert all_of_them - set(head) == {"process_bound"}, "said in words below the table"
     assert {row[0] for row in rows} == set(CONFIGURED)
 
 
@@ -83,3 +88,23 @@ def test_its_configuration_is_valid() -> None:
     for settings in tables.values():
         adapter = load(settings.pop("kind"))
         adapter(adapter.Config.model_validate(settings, context=context))
+
+
+@pytest.mark.parametrize("kind", sorted(row[0].strip("`") for row in table("kind")[1]))
+def test_every_kind_has_a_page_and_an_example_that_is_valid(kind: str) -> None:
+    page = (ROOT / "runtimes" / "kinds" / f"{kind}.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.strip()]
+    assert lines[0] == f"# `{kind}`"
+    assert 5 <= len(lines) - 1 <= 12
+    example = (ROOT / "examples" / "runtimes" / f"{kind}.toml").read_text(encoding="utf-8")
+    tables = tomllib.loads(example)["runtimes"]
+    context = {
+        "resolve_secret": lambda reference: f"secret of {reference}",
+        "read_variable": lambda name: f"value of {name}",
+    }
+    assert {settings["kind"] for settings in tables.values()} == {kind}
+    for settings in tables.values():
+        control = {"kind", "discover", "include", "exclude", "trust", "deadline", "silence"}
+        adapter = load(kind)
+        own = {key: value for key, value in settings.items() if key not in control}
+        adapter(adapter.Config.model_validate(own, context=context))
