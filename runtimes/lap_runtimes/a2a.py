@@ -28,13 +28,14 @@ from lap_runtimes.base import (
     Turn,
 )
 from lap_runtimes.config import HTTPRuntimeConfig
-from lap_runtimes.errors import Rejected, Unsupported
+from lap_runtimes.errors import Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.files import fetched
 from lap_runtimes.http import HTTP
 from lap_runtimes.http_errors import clean
 
 WELL_KNOWN = ".well-known/agent-card.json"
 _CARD_AGE = 300.0
+_LAST_BYTES_SECONDS = 0.05
 
 
 class A2AConfig(HTTPRuntimeConfig):
@@ -147,8 +148,12 @@ class A2ARuntime:
         stream, of looking at the task.  A stream that breaks off just ends."""
         async with aclosing(responses):
             async for response in responses:
-                for event in fold.feed(response):
-                    yield await fetched(self._http, event)
+                try:
+                    for event in fold.feed(response):
+                        yield await fetched(self._http, event)
+                finally:
+                    if fold.finished:
+                        await _read_to_the_end(responses)
                 if fold.finished or fold.wants_task:
                     break
         if fold.finished or (peer.card.streams and not fold.wants_task):
@@ -229,6 +234,17 @@ class A2ARuntime:
             card = Card(found, self._http, self._config.endpoint)
             self._cards[path] = (now, card)
         return card
+
+
+async def _read_to_the_end(responses: AsyncGenerator[Json, None]) -> None:
+    """The agent has said all, and is about to close its stream: read to its end, the connection
+    serves the next turn; left before it, it has to be closed."""
+    with anyio.move_on_after(_LAST_BYTES_SECONDS):
+        try:
+            async for _ in responses:
+                pass
+        except RuntimeFailure:
+            return
 
 
 async def _message(turn: Turn) -> dict[str, Any]:
