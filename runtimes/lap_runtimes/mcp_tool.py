@@ -56,6 +56,9 @@ _POLL = (0.02, 10.0)
 _MODES = {"auto": "auto", "handshake": "legacy", "2026-07-28": "2026-07-28"}
 
 
+_OF_BOTH = {"start_seconds"}
+
+
 class MCPConfig(HTTPRuntimeConfig, ProcessConfig):
     """`url` of a server's MCP endpoint, or the `command` that is one: one of the two."""
 
@@ -74,6 +77,11 @@ class MCPConfig(HTTPRuntimeConfig, ProcessConfig):
     def _one_of_two(self) -> MCPConfig:
         if bool(self.url) == bool(self.command):
             raise ValueError("give the url of an MCP server, or the command that is one")
+        other = HTTPRuntimeConfig if self.command else ProcessConfig
+        strange = sorted(self.model_fields_set & other.model_fields.keys() - {"url", *_OF_BOTH})
+        if strange:
+            kind = "a command" if self.command else "a url"
+            raise ValueError(f"{', '.join(strange)}: means nothing for {kind}; remove it")
         if self.tasks and self.protocol == "handshake":
             raise ValueError('tasks: there are none in protocol = "handshake"')
         return self

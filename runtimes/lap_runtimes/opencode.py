@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any, ClassVar
 
 import anyio
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr, field_validator, model_validator
 
 from lap_runtimes.base import (
     AgentInfo,
@@ -55,6 +55,12 @@ class OpencodeConfig(HTTPRuntimeConfig):
         if model and not (provider and name):
             raise ValueError('write "provider/model"')
         return model
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> OpencodeConfig:
+        if self.password is not None and (self.auth.bearer is not None or self.auth.header):
+            raise ValueError("password and auth are two credentials; remove one")
+        return self
 
 
 class OpencodeRuntime:

@@ -87,7 +87,7 @@ class ProcessConfig(RuntimeConfig):
     """Its working folder; unset: an empty one of its own, removed when it ends."""
     start_seconds: float = Field(60.0, gt=0)
     """How long it may take until it answers its first message."""
-    stop_seconds: float = Field(2.0, gt=0, le=60)
+    stop_seconds: float = Field(2.0, gt=0, le=4)
     """Between SIGTERM and SIGKILL."""
 
     @property
@@ -300,13 +300,15 @@ async def start(config: ProcessConfig) -> Process:
             pass_fds=(reading,),
             start_new_session=True,
         )
-    except (OSError, Unavailable) as exc:
+    except BaseException as exc:
         os.close(writing)
         if made is not None:
-            await anyio.to_thread.run_sync(shutil.rmtree, made, True)
-        if isinstance(exc, Unavailable):
-            raise
-        raise Unavailable(f"{config.command[0]}: {exc.strerror or exc}", sent=False) from exc
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(shutil.rmtree, made, True)
+        if isinstance(exc, OSError):
+            words = f"{config.command[0]}: {exc.strerror or exc}"
+            raise Unavailable(words, sent=False) from exc
+        raise
     finally:
         os.close(reading)
     process = asyncio.subprocess.Process(transport, protocol, loop)

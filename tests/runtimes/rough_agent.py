@@ -112,6 +112,9 @@ def handle(message: dict[str, Any], method: str) -> None:
         send(id=message["id"], error={"code": -32000, "message": "Authentication required"})
     elif method == "session/new":
         send(id=message["id"], result={"sessionId": "s1"})
+    elif method in ("authenticate", "session/set_mode"):
+        (FOLDER / method.replace("/", "-")).write_text(json.dumps(message["params"]))
+        send(id=message["id"], result={})
     elif method == "session/prompt":
         misdeed = MISDEEDS.get(message["params"]["prompt"][0]["text"])
         if misdeed is None or misdeed() != "later":

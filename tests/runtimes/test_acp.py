@@ -182,6 +182,15 @@ async def test_a_session_of_an_agent_that_cannot_load_is_gone_with_its_process(
         assert (failure.value.kind, failure.value.sent) == ("gone", False)
 
 
+async def test_the_configured_login_and_mode_are_used(tmp_path: Path, make_turn: MakeTurn) -> None:
+    async with running(tmp_path, auth_method="key", mode="plan") as runtime:
+        first = await read(runtime.start(make_turn("hello")))
+        await read(runtime.start(make_turn("again", ref=done(first).ref)))
+    assert json.loads((tmp_path / "authenticate").read_text()) == {"methodId": "key"}
+    mode = json.loads((tmp_path / "session-set_mode").read_text())
+    assert mode == {"sessionId": "s1", "modeId": "plan"}
+
+
 async def test_two_sessions_stream_at_once_through_one_process(
     tmp_path: Path, make_turn: MakeTurn
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -435,7 +434,11 @@ def test_an_address_or_a_command_and_not_both() -> None:
         config.model_validate({"command": ["x"], "tasks": True, "protocol": "handshake"})
     assert config.model_validate({"command": ["x"]}).starts_process
     assert not config.model_validate({"url": "https://a.example"}).starts_process
-    assert json.dumps(sorted(config.model_fields))
+    for strange in ({"headers": {"a": "b"}}, {"auth": {}}):
+        with pytest.raises(ValidationError, match="means nothing for a command"):
+            config.model_validate({"command": ["x"], **strange})
+    with pytest.raises(ValidationError, match="folder: means nothing for a url"):
+        config.model_validate({"url": "https://a.example", "folder": "/tmp"})
 
 
 async def test_a_second_turn_and_files_are_refused_before_anything_is_sent(
