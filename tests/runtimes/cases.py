@@ -145,6 +145,24 @@ CASES = [
         },
         **HTTP,  # type: ignore[arg-type]
     ),
+    Case(
+        id="http-polled",
+        settings={
+            "request": {"path": "jobs", "body": _BODY},
+            "answer": {
+                "text": "output.text",
+                "done": "status=done",
+                "ref": {"run": "run"},
+                "usage": _USED,
+            },
+            "poll_request": {"method": "GET", "path": "jobs/${ref.run}"},
+            "poll_interval": 0.02,
+            "cancel_request": _CANCEL,
+            "on_disconnect": "continues",
+        },
+        one_connection=False,
+        **HTTP,  # type: ignore[arg-type]
+    ),
     *case_acp.CASES,
     *case_mcp.CASES,
     *case_opencode.CASES,

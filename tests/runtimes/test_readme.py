@@ -37,6 +37,11 @@ CONFIGURED = {
     },
     '`openai_responses`, `state = "resend"`': {"state": "resend"},
     '`http`, `answer.form = "json"`': {**REQUEST, "answer": {"text": "a"}},
+    '`http`, `answer.form = "json"`, polled': {
+        "request": {"body": "${prompt}"},
+        "answer": {"text": "a", "done": "d", "ref": {"r": "r"}},
+        "poll_request": {"method": "GET", "path": "${ref.r}"},
+    },
     '`http`, `answer.form = "sse"`, everything configured': EVERYTHING,
 }
 
