@@ -291,6 +291,7 @@ async def start(config: ProcessConfig) -> Process:
         transport, protocol = await loop.subprocess_exec(
             lambda: asyncio.subprocess.SubprocessStreamProtocol(limit=2**20, loop=loop),
             *(sys.executable, "-I", "-S", str(guard), str(reading), str(config.stop_seconds)),
+            "given" if "LC_CTYPE" in environment else "added",
             *config.command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -1,10 +1,13 @@
-"""Runs one program and outlives it: `process_guard.py LIFELINE GRACE COMMAND…`.  Standard library
-only, because it is started for every program, by path and without site packages.
+"""Runs one program and outlives it: `process_guard.py LIFELINE GRACE LOCALE COMMAND…`.  Standard
+library only, because it is started for every program, by path and without site packages.
 
 Rule 1: when the file descriptor LIFELINE ends, because its owner closed it or died, however it
         died, every process that the program started gets SIGTERM and, GRACE seconds later, SIGKILL.
 Rule 2: the same when the program itself ends, so that nothing of it stays behind.
 Rule 3: should this process be killed, the program is killed with it (Linux).
+
+LOCALE is `given` where the program's environment has an LC_CTYPE; else the one that Python adds to
+its own environment, which the program inherits, is taken out again.
 
 On Linux processes that left the program's group or were orphaned are found too; elsewhere those in
 its group.  Its exit code is the program's, or 128 and the signal; 127: it could not be started.
@@ -34,7 +37,9 @@ def prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def run(lifeline: int, grace: float, command: Sequence[str]) -> int:
+def run(lifeline: int, grace: float, locale: str, command: Sequence[str]) -> int:
+    if locale != "given":
+        os.unsetenv("LC_CTYPE")
     # Orphans of the program become children of this process, not of init.
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
     guard = os.getpid()
@@ -141,4 +146,4 @@ def _descendants() -> set[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    sys.exit(run(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4:]))

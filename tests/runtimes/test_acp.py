@@ -68,6 +68,10 @@ async def running(
     assert Processes(folder).alive == []
 
 
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
 def is_there(path: str) -> bool:
     return Path(path).exists()
 
@@ -263,6 +267,20 @@ async def test_the_program_gets_what_its_configuration_lists_and_nothing_else(
     assert not is_there(folder), "its folder was its own and is gone"
     assert len(descriptors) <= 5, "no descriptor of ours"
     written.unlink()
+
+
+async def test_nothing_is_added_to_an_empty_environment(
+    tmp_path: Path, make_turn: MakeTurn
+) -> None:
+    """Python adds a locale to its own, and the guard is Python."""
+    seen = tmp_path / "seen"
+    command = ["/bin/sh", "-c", f"/usr/bin/env > {seen}"]
+    runtime = ACPRuntime(ACPRuntime.Config(command=command, stop_seconds=0.5))
+    with pytest.raises(Unavailable, match="exit code 0"):
+        await read(runtime.start(make_turn("hello")))
+    await runtime.aclose()
+    names = {line.partition("=")[0] for line in lines_of(seen)}
+    assert names <= {"PWD", "_", "OLDPWD", "SHLVL"}, "what the shell itself sets"
 
 
 def test_a_secret_is_not_inherited_in_plain() -> None:
