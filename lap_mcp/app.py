@@ -102,8 +102,12 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(program: Program, config: Config, *, lenient: bool) -> AsyncIterator[Parts]:
+async def open_parts(
+    program: Program, config: Config, *, lenient: bool, shared: bool = False
+) -> AsyncIterator[Parts]:
     """Open the store and the registry.
+
+    `shared`: callers come over HTTP, for whom no runtime may start a program on this machine.
 
     `lenient` is for the stdio server, which always starts: a store that cannot be used is
     replaced by one that ends with the process, and a problem says so.
@@ -124,7 +128,7 @@ async def open_parts(program: Program, config: Config, *, lenient: bool) -> Asyn
         seen = await anyio.to_thread.run_sync(mark, file)
         home, database, problem = await _open_store(config, stack, lenient=lenient)
         changes = Changes()
-        connections = Connections(load, program.resolver)
+        connections = Connections(load, program.resolver, shared=shared)
         stack.push_async_callback(connections.aclose)
         catalogue = StoredCatalogue(database)
         registry = Registry(
@@ -214,7 +218,7 @@ async def open_services(
     """Open everything.  Leaving ends it: turns are handed on or ended in words, sandboxes closed.
 
     `server`: keep the registry current and the sandbox ready, and drive turns that nobody drives;
-    a command does none of it.  `shared`: others than this user are served.
+    a command does none of it.  `shared`: as in `open_parts`.
 
     Raises:
         ConfigError, StoreError: only if not `lenient`.
@@ -228,7 +232,9 @@ async def open_services(
     from lap_mcp.store.blobs import BlobStore
 
     async with AsyncExitStack() as stack:
-        parts = await stack.enter_async_context(open_parts(program, config, lenient=lenient))
+        parts = await stack.enter_async_context(
+            open_parts(program, config, lenient=lenient, shared=shared)
+        )
         blobs = BlobStore(parts.home / "blobs")
         read_path = await anyio.to_thread.run_sync(_local_files, program, config)
         make = partial(

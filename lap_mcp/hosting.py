@@ -178,7 +178,7 @@ async def _signal() -> int:
 
 async def _validate(program: Program, config: Config) -> None:
     """Raises: ConfigFaults, if a runtime's table is wrong or a name is refused."""
-    async with open_parts(program, config, lenient=False) as parts:
+    async with open_parts(program, config, lenient=False, shared=True) as parts:
         await parts.registry.connections.validate()
         parts.registry.refreshed()
         faults = [

@@ -9,13 +9,17 @@ from typing import Annotated, Any
 
 import pytest
 from lap_runtimes.a2a import A2AConfig
+from lap_runtimes.acp import ACPConfig
 from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.cursor_config import CursorConfig
 from lap_runtimes.elastic import ElasticConfig
 from lap_runtimes.http_agent_config import AnswerShape, HTTPAgentConfig
 from lap_runtimes.kinds import load
+from lap_runtimes.mcp_tool import MCPConfig
 from lap_runtimes.n8n_config import N8nConfig
 from lap_runtimes.openai_responses import OpenAIResponsesConfig
+from lap_runtimes.opencode import OpencodeConfig
+from lap_runtimes.process import ProcessConfig
 from lap_runtimes.snowflake import SnowflakeConfig
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
@@ -37,7 +41,7 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 
 SECTIONS: dict[str, tuple[str, type[BaseModel], set[str]]] = {
     "runtime": ("## `[runtimes.NAME]`", tables.RuntimeTable, {"settings"}),
-    "every-kind": ("Every kind also has:", HTTPRuntimeConfig, set()),
+    "every-kind": ("Every kind that has a `url` also has:", HTTPRuntimeConfig, set()),
     "a2a": ('### `kind = "a2a"`', A2AConfig, set(HTTPRuntimeConfig.model_fields)),
     "responses": (
         '### `kind = "openai_responses"`',
@@ -62,6 +66,17 @@ SECTIONS: dict[str, tuple[str, type[BaseModel], set[str]]] = {
     "elastic": ('### `kind = "elastic"`', ElasticConfig, set(HTTPRuntimeConfig.model_fields)),
     "n8n": ('### `kind = "n8n"`', N8nConfig, set(HTTPRuntimeConfig.model_fields)),
     "snowflake": ('### `kind = "snowflake"`', SnowflakeConfig, set(HTTPRuntimeConfig.model_fields)),
+    "acp": ('### `kind = "acp"`', ACPConfig, set()),
+    "mcp": (
+        '### `kind = "mcp"`',
+        MCPConfig,
+        {*HTTPRuntimeConfig.model_fields, *ProcessConfig.model_fields},
+    ),
+    "opencode": (
+        '### `kind = "opencode"`',
+        OpencodeConfig,
+        set(HTTPRuntimeConfig.model_fields),
+    ),
     "answer": ("Keys of `answer`;", AnswerShape, set()),
     "agent": ("## `[agents.NAME]`", tables.AgentTable, set()),
     "model": ("## `[models.NAME]`", tables.ModelTable, set()),

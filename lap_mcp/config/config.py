@@ -92,7 +92,8 @@ class Config:
         """
         values = dict(self.runtimes[runtime].settings)
         try:
-            return model.model_validate(values, context={"resolve_secret": resolver})
+            context = {"resolve_secret": resolver, "read_variable": resolver.variable}
+            return model.model_validate(values, context=context)
         except ValidationError as error:
             key = ("runtimes", runtime)
             faults = faults_of(error, key, model, self.locator, also_known=_CONTROL_KEYS)

@@ -28,6 +28,13 @@ LoadKind = Callable[[str], type[Any]]
 
 CLOSE_SECONDS = 5.0
 
+_UNCONFINED = (
+    "This runtime starts a program on this machine, and `lap-mcp serve` starts none: whoever may "
+    "call it would act with the server's own rights, because nothing confines the program.",
+    "Use it with `lap-mcp` over stdio, or run the agent as a server of its own and give its url.",
+)
+"""The place to let a runtime through for which a launcher is configured, once there is one."""
+
 State = Literal["configured", "ready", "unreachable", "disabled"]
 
 
@@ -53,9 +60,13 @@ class Connection:
 class Connections:
     """The runtimes of the configuration, by name."""
 
-    def __init__(self, load_kind: LoadKind, resolver: SecretResolver) -> None:
+    def __init__(
+        self, load_kind: LoadKind, resolver: SecretResolver, *, shared: bool = False
+    ) -> None:
         self._load_kind = load_kind
         self._resolver = resolver
+        self._shared = shared
+        """Others than the local user are served: no program is started for them."""
         self._config: Config | None = None
         self._open: dict[str, Connection] = {}
         self._retired: list[Runtime] = []
@@ -144,6 +155,8 @@ class Connections:
             key = ("runtimes", connection.name, "kind")
             raise ConfigFaults((config.fault(key, str(exc.args[0])),)) from exc
         settings = config.adapter_settings(connection.name, adapter.Config, self._resolver)
+        if self._shared and getattr(settings, "starts_process", False):
+            raise ConfigFaults((config.fault(("runtimes", connection.name), *_UNCONFINED),))
         made: Runtime = adapter(settings)
         return made
 

@@ -1,8 +1,8 @@
 """What every runtime's configuration has in common.
 
 A secret is written as a reference (`env:NAME`, `file:PATH`) and resolved while the model is
-validated, by a resolver that the caller passes in the validation context: adapters never read the
-environment.
+validated, by a resolver that the caller passes in the validation context (`resolve_secret`, and
+`read_variable` for what is no secret): adapters never read the environment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pydantic import (
 from lap_runtimes.origin import origin_of
 
 
-def _resolve_secret(value: Any, info: ValidationInfo) -> Any:
+def resolve_secret(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, SecretStr):
         return value
     resolve = (info.context or {}).get("resolve_secret")
@@ -59,7 +59,7 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
-Secret = Annotated[SecretStr, BeforeValidator(_resolve_secret), AfterValidator(_fit_for_a_header)]
+Secret = Annotated[SecretStr, BeforeValidator(resolve_secret), AfterValidator(_fit_for_a_header)]
 """A `SecretStr` that is configured as `env:NAME` or `file:PATH`, never as the secret itself."""
 
 Address = Annotated[str, AfterValidator(one_origin)]
@@ -84,6 +84,11 @@ class RuntimeConfig(BaseModel):
     """Base of each adapter's `Config`; `kind` and what the control plane reads are not in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def starts_process(self) -> bool:
+        """The runtime is a program of this machine, which runs with our own rights."""
+        return False
 
 
 class HTTPRuntimeConfig(RuntimeConfig):

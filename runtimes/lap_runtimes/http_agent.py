@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, ClassVar
 
+import anyio
+
 from lap_runtimes import base
 from lap_runtimes.base import AgentInfo, Capabilities, Event, EventStream, Prompt, Ref, Turn
 from lap_runtimes.errors import Rejected, Unsupported
@@ -45,7 +47,7 @@ class HTTPAgentRuntime:
             conversation="caller"
             if "messages" in self._named
             else ("runtime" if keeps else "none"),
-            attach="history" if config.attach_request else "none",
+            attach="history" if config.attach_request or config.poll_request else "none",
             cancel="remote" if config.cancel_request else ("disconnect" if aborts else "none"),
             on_disconnect=config.on_disconnect,
             idempotent_start=config.idempotent,
@@ -129,7 +131,7 @@ class HTTPAgentRuntime:
                 yield event
 
     async def _attached(self, ref: Ref) -> AsyncGenerator[Event, None]:
-        request = self._config.attach_request
+        request = self._config.attach_request or self._config.poll_request
         if request is None:
             raise Unsupported("without attach_request a lost stream cannot be read again")
         async with aclosing(self._exchange(request, self._of(ref), ref)) as events:
@@ -173,13 +175,25 @@ class HTTPAgentRuntime:
         ):
             async for event in events:
                 yield event
+        poll = self._config.poll_request
+        while poll is not None and not reading.finished:
+            await anyio.sleep(self._config.poll_interval)
+            answer = await self._look(poll, {**values, **_refs(reading.kept)})
+            for event in reading.look(answer):
+                yield event
+
+    async def _look(self, request: RequestTemplate, values: Mapping[str, Any]) -> Answer:
+        """One look at work that goes on."""
+        with self._http.within():
+            async with self._send(request, values) as reply:
+                return await _body(reply)
 
     async def _events(self, reply: Reply, reading: Reading) -> AsyncGenerator[Event, None]:
-        headers = {name.lower(): value for name, value in reply.headers.items()}
+        headers = _headers(reply)
         form = self._config.answer.form
         if form == "json":
-            body = await reply.read(MAX_JSON)
-            for event in reading.whole(Answer.read(body.decode("utf-8", "replace"), headers)):
+            read_it = reading.look if self._config.poll_request else reading.whole
+            for event in read_it(await _body(reply)):
                 yield event
             return
         reader = StreamReader(_FORMS[form])
@@ -195,6 +209,15 @@ class HTTPAgentRuntime:
                     return
         for event in reading.end(said_done=reader.done):
             yield event
+
+
+def _headers(reply: Reply) -> dict[str, str]:
+    return {name.lower(): value for name, value in reply.headers.items()}
+
+
+async def _body(reply: Reply) -> Answer:
+    body = await reply.read(MAX_JSON)
+    return Answer.read(body.decode("utf-8", "replace"), _headers(reply))
 
 
 def _prompt(turn: Turn, prompt: Prompt) -> dict[str, Any]:

@@ -31,8 +31,21 @@ class Reading:
     def feed(self, answer: Answer) -> list[Event]:
         return list(self._feed(answer)) or [Heartbeat()]
 
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What `answer.ref` has found so far."""
+        return dict(self._ref["kept"])
+
     def whole(self, answer: Answer) -> Iterator[Event]:
         """A JSON answer: all of the turn."""
+        yield from self._looked_at(answer, ended=True)
+
+    def look(self, answer: Answer) -> Iterator[Event]:
+        """A JSON answer about work that may go on: the end, where `done` says so."""
+        done = self._shape.done
+        yield from self._looked_at(answer, ended=done is not None and done.holds(answer))
+
+    def _looked_at(self, answer: Answer, *, ended: bool) -> Iterator[Event]:
         yield from self._begin(answer)
         if answer.value is None and answer.data.strip() and self._shape.text != Path(("@data",)):
             raise ProtocolError(f"the answer is not JSON: {clean(answer.data)[:200]!r}")
@@ -40,7 +53,10 @@ class Reading:
             yield from self._fail(answer)
             return
         self._gather(answer)
-        yield from self._finish()
+        if ended:
+            yield from self._finish()
+        else:
+            yield Heartbeat()
 
     def end(self, *, said_done: bool) -> Iterator[Event]:
         """The stream ended.  Nothing, where its end should have been announced: it was lost."""

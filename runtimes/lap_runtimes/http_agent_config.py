@@ -21,6 +21,8 @@ def _predicate(value: Any) -> Any:
 
 PathField = Annotated[Path, BeforeValidator(_path)]
 PredicateField = Annotated[Predicate, BeforeValidator(_predicate)]
+_AFTERWARDS = ("attach_request", "cancel_request", "poll_request")
+"""Requests that are made when the prompt is no longer at hand."""
 _STRICT = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
@@ -80,6 +82,10 @@ class HTTPAgentConfig(HTTPRuntimeConfig):
     continue_request: RequestTemplate | None = None
     attach_request: RequestTemplate | None = None
     cancel_request: RequestTemplate | None = None
+    poll_request: RequestTemplate | None = None
+    """Looks at work that goes on after the answer to `request`, until `answer.done` holds."""
+    poll_interval: float = Field(1.0, gt=0)
+    """Seconds between two looks."""
     check_path: str | None = None
     """What `lap-mcp doctor` reads (`GET`); unset: `OPTIONS` on `url`."""
     idempotent: bool = False
@@ -96,7 +102,9 @@ class HTTPAgentConfig(HTTPRuntimeConfig):
             raise ValueError('answer.text: say where the text is, e.g. text = "output.text"')
         if shape.delta_when is not None and shape.delta is None:
             raise ValueError("answer.delta_when: needs answer.delta")
-        for name in ("request", "continue_request", "attach_request", "cancel_request"):
+        if self.poll_request is not None and (shape.form != "json" or shape.done is None):
+            raise ValueError('poll_request: needs answer.done, and answer.form = "json"')
+        for name in (*_AFTERWARDS, "request", "continue_request"):
             self._check_request(name, getattr(self, name))
         named = self.request.variables()
         if self.idempotent and not named & {"turn_id", "turn_uuid"}:
@@ -117,7 +125,7 @@ class HTTPAgentConfig(HTTPRuntimeConfig):
                 raise ValueError(f"{name}.headers.{header}: a prompt does not go into a header")
         if request.method == "GET" and request.body is not None:
             raise ValueError(f"{name}.body: a GET has none; put variables into {name}.path")
-        if name in ("attach_request", "cancel_request"):
+        if name in _AFTERWARDS:
             gone = sorted({"prompt", "input", "messages", "agent"} & request.variables())
             if gone:
                 raise ValueError(f"{name}: ${{{gone[0]}}} is not known any more at that time")

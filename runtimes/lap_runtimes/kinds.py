@@ -8,6 +8,7 @@ from typing import Any
 GROUP = "lap_mcp.runtimes"
 EXTRAS = {
     "a2a": "a2a",
+    "acp": "acp",
     "bedrock_agentcore": "bedrock",
     "databricks": "databricks",
     "litellm": "a2a",

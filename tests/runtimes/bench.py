@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from lap_runtimes.base import Runtime
 from lap_runtimes.kinds import load
 
 from tests.canary import canary
-from tests.runtimes.serving import Proxy, address, listening, proxied, serving
+from tests.runtimes.serving import address, listening, proxied, serving
 
 
 @cache
@@ -21,12 +21,25 @@ def adapter_of(kind: str) -> type[Any]:
     return load(kind)
 
 
+class Line(Protocol):
+    """What leads to the agent: a proxy's connections, or the processes of a local program."""
+
+    @property
+    def accepted(self) -> int: ...
+
+    def cut(self) -> None: ...
+
+    def stall(self) -> None: ...
+
+    async def until_closed(self) -> None: ...
+
+
 @dataclass(slots=True, kw_only=True)
 class Bench:
     """A runtime, the server behind it, and the proxy between."""
 
     runtime: Runtime
-    proxy: Proxy
+    proxy: Line
     server: Any
     cancelled: Callable[[], int]
     """How many turns the server has ended before their time."""
@@ -51,6 +64,8 @@ class Case:
     """What the file that it makes may be called."""
     one_connection: bool = True
     """A turn is one stream; False: many short requests, which a cut does not end."""
+    at_once: int = 10
+    """How many turns it is asked for at a time; fewer where each is a program."""
 
     def __post_init__(self) -> None:
         # Imported while the tests are collected: it reads files, which an event loop may not.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.canary import canary
-from tests.runtimes import http_server, responses_server
+from tests.runtimes import case_acp, case_mcp, case_opencode, http_server, responses_server
 from tests.runtimes.bench import Case
 from tests.runtimes.case_bedrock_agentcore import AGENTCORE_CASES
 from tests.runtimes.case_claude_managed_agents import CASES_CLAUDE
@@ -143,6 +143,24 @@ CASES = [
         },
         **HTTP,  # type: ignore[arg-type]
     ),
+    Case(
+        id="http-polled",
+        settings={
+            "request": {"path": "jobs", "body": _BODY},
+            "answer": {
+                "text": "output.text",
+                "done": "status=done",
+                "ref": {"run": "run"},
+                "usage": _USED,
+            },
+            "poll_request": {"method": "GET", "path": "jobs/${ref.run}"},
+            "poll_interval": 0.02,
+            "cancel_request": _CANCEL,
+            "on_disconnect": "continues",
+        },
+        one_connection=False,
+        **HTTP,  # type: ignore[arg-type]
+    ),
     *CURSOR,
     *SNOWFLAKE,
     *ELASTIC,
@@ -155,4 +173,7 @@ CASES = [
     *DATABRICKS_CASES,
     *LANGGRAPH_CASES,
     *LITELLM_CASES,
+    *case_acp.CASES,
+    *case_mcp.CASES,
+    *case_opencode.CASES,
 ]

@@ -26,12 +26,15 @@ class Server:
         self.prompts: dict[str, int] = defaultdict(int)
         self.runs: dict[str, asyncio.Event] = {}
         self.said: dict[str, list[str]] = {}
+        self.jobs: dict[str, asyncio.Task[str]] = {}
         self.cancelled: list[str] = []
         self.requests: list[Any] = []
         self.headers: list[dict[str, str]] = []
         self.app = Starlette(
             routes=[
                 Route("/agent/ping", self.ping),
+                Route("/agent/jobs", self.begin, methods=["POST"]),
+                Route("/agent/jobs/{id}", self.look),
                 Route("/agent/{form}", self.run, methods=["POST"]),
                 Route("/agent/runs/{id}/events", self.again),
                 Route("/agent/runs/{id}", self.cancel, methods=["DELETE"]),
@@ -54,6 +57,26 @@ class Server:
                 return JSONResponse({"error": {"message": text[1:]}})
             return JSONResponse({"run": turn, "output": {"text": text}, "used": [3, 4]})
         return self._stream(form, turn, words)
+
+    async def begin(self, request: Request) -> Response:
+        """Work in the background; the answer says how to look at it."""
+        body = json.loads(await request.body())
+        self.requests.append(body)
+        turn = body["turn"]
+        self.runs[turn] = asyncio.Event()
+        self.jobs[turn] = asyncio.get_running_loop().create_task(_joined(self._words(body)))
+        return JSONResponse({"run": turn, "status": "queued"}, status_code=202)
+
+    async def look(self, request: Request) -> Response:
+        turn = request.path_params["id"]
+        job = self.jobs[turn]
+        if not job.done():
+            return JSONResponse({"run": turn, "status": "working", "output": {"text": "not yet"}})
+        text = job.result()
+        if text.startswith("!"):
+            return JSONResponse({"error": {"message": text[1:]}})
+        done = {"run": turn, "status": "done", "output": {"text": text}, "used": [3, 4]}
+        return JSONResponse(done)
 
     async def again(self, request: Request) -> Response:
         turn = request.path_params["id"]
@@ -119,3 +142,7 @@ class Server:
 async def _listed(words: list[str]) -> AsyncIterator[str]:
     for word in words:
         yield word
+
+
+async def _joined(words: AsyncIterator[str]) -> str:
+    return "".join([word async for word in words])

@@ -29,7 +29,7 @@ def serving(app: Any, listener: socket.socket | None = None) -> Iterator[str]:
     """Serve an ASGI application from a thread of its own; its address."""
     bound = listener or listening()
     config = uvicorn.Config(
-        app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1, ws="none"
+        app, log_level="critical", lifespan="auto", timeout_graceful_shutdown=1, ws="none"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from tests.canary import canary
-from tests.runtimes.cases import example_agent
+from tests.runtimes.cases import CASES, example_agent
 from tests.runtimes.conftest import MakeTurn
 from tests.runtimes.serving import address, listening, proxied, serving
 
@@ -475,3 +475,16 @@ def test_chunks_of_one_file_become_one_file() -> None:
     events, _ = fold(task("COMPLETED", artifacts=[artifact]))
     files = [(e.name, e.data) for e in events if isinstance(e, File)]
     assert files == [("f.bin", b"abcd"), ("g.bin", b"ef")]
+
+
+@pytest.mark.parametrize("case_id", ["a2a-jsonrpc", "a2a-rest"])
+async def test_turns_one_after_another_use_one_connection(
+    case_id: str, make_turn: MakeTurn
+) -> None:
+    """A stream is read to its end, which comes right after the turn's: left before it, its
+    connection would have to be closed."""
+    case = next(case for case in CASES if case.id == case_id)
+    async with case.bench() as bench:
+        for _ in range(5):
+            await read(bench.runtime.start(make_turn("hello")))
+        assert bench.proxy.accepted == 1

@@ -296,3 +296,25 @@ async def test_checking_starts_nothing_and_tells_a_refusal(status: int, fine: bo
                 with pytest.raises(Rejected):
                     await ours.check()
     assert [method for method, *_ in canned.asked] == ["OPTIONS"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"answer": {"text": "t"}}, "needs answer.done"),
+        ({"answer": {"form": "sse", "delta": "t", "done": "d"}}, "needs answer.done"),
+        ({"poll_request": {"body": "${prompt}"}}, "not known any more"),
+    ],
+)
+def test_polling_knows_when_it_is_done_and_does_not_ask_again(
+    settings: dict[str, Any], words: str
+) -> None:
+    valid = {
+        "url": "https://a.example",
+        "request": {"body": "${prompt}"},
+        "answer": {"text": "t", "done": "d"},
+        "poll_request": {"method": "GET", "path": "jobs"},
+    }
+    assert HTTPAgentConfig.model_validate(valid).poll_interval == 1.0
+    with pytest.raises(ValidationError, match=words):
+        HTTPAgentConfig.model_validate({**valid, **settings})

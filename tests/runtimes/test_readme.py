@@ -25,6 +25,10 @@ EVERYTHING = {
     "on_disconnect": "continues",
 }
 CONFIGURED = {
+    "`acp`": {"command": ["program"]},
+    "`mcp`": {},
+    "`mcp`, `tasks = true`": {"tasks": True},
+    "`opencode`": {},
     "`a2a`": {},
     "`bedrock_agentcore`": {"region": "eu-west-1"},
     "`bedrock_agentcore`, an OAuth token": {"region": "eu-west-1", **TOKEN},
@@ -56,6 +60,11 @@ CONFIGURED = {
         "environment": {"type": "openai_hosted"}
     },
     '`http`, `answer.form = "json"`': {**REQUEST, "answer": {"text": "a"}},
+    '`http`, `answer.form = "json"`, polled': {
+        "request": {"body": "${prompt}"},
+        "answer": {"text": "a", "done": "d", "ref": {"r": "r"}},
+        "poll_request": {"method": "GET", "path": "${ref.r}"},
+    },
     '`http`, `answer.form = "sse"`, everything configured': EVERYTHING,
     "`cursor`": {},
     "`cursor`, `usage = true`, `artifacts = false`": {"usage": True, "artifacts": False},
@@ -95,7 +104,8 @@ def test_says_what_each_configuration_can_do(row: list[str]) -> None:
     kind = re.findall(r"`(\w+)`", row[0])[0]
     adapter = load(kind)
     context = {"resolve_secret": lambda reference: f"secret of {reference}"}
-    settings = {**URL, **CONFIGURED[row[0]]}
+    address = URL if "url" in adapter.Config.model_fields else {}
+    settings = {**address, **CONFIGURED[row[0]]}
     runtime = adapter(adapter.Config.model_validate(settings, context=context))
     words = {True: "yes", False: "no"}
     for name, said in zip(head[1:], row[1:], strict=True):
@@ -106,7 +116,7 @@ def test_says_what_each_configuration_can_do(row: list[str]) -> None:
 def test_has_a_column_for_every_capability_and_a_row_for_every_configuration() -> None:
     head, rows = table("configuration")
     all_of_them = {field.name for field in fields(Capabilities)}
-    assert all_of_them - set(head) == {"process_bound"}, "no adapter here is bound to a process"
+    assert all_of_them - set(head) == {"process_bound"}, "said in words below the table"
     assert {row[0] for row in rows} == set(CONFIGURED)
 
 
@@ -118,3 +128,23 @@ def test_its_configuration_is_valid() -> None:
     for settings in tables.values():
         adapter = load(settings.pop("kind"))
         adapter(adapter.Config.model_validate(settings, context=context))
+
+
+@pytest.mark.parametrize("kind", sorted(row[0].strip("`") for row in table("kind")[1]))
+def test_every_kind_has_a_page_and_an_example_that_is_valid(kind: str) -> None:
+    page = (ROOT / "runtimes" / "kinds" / f"{kind}.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.strip()]
+    assert lines[0] == f"# `{kind}`"
+    assert 5 <= len(lines) - 1 <= 12
+    example = (ROOT / "examples" / "runtimes" / f"{kind}.toml").read_text(encoding="utf-8")
+    tables = tomllib.loads(example)["runtimes"]
+    context = {
+        "resolve_secret": lambda reference: f"secret of {reference}",
+        "read_variable": lambda name: f"value of {name}",
+    }
+    assert {settings["kind"] for settings in tables.values()} == {kind}
+    for settings in tables.values():
+        control = {"kind", "discover", "include", "exclude", "trust", "deadline", "silence"}
+        adapter = load(kind)
+        own = {key: value for key, value in settings.items() if key not in control}
+        adapter(adapter.Config.model_validate(own, context=context))
