@@ -120,6 +120,8 @@ def sandbox_launcher(
         warm=table.warm,
         image=table.image,
         runtime=table.runtime,
+        wheelhouse=_below_home(here, table.wheelhouse),
+        cache=home / "wheels",
         instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
     )
 
@@ -143,6 +145,12 @@ def sandbox_launcher(
     if table.runtime is not None or not table.image.startswith("lap-sandbox:"):
         del candidates["bubblewrap"]  # both are an engine's
     return ChosenLauncher(candidates, home / LAUNCHER_FILE, settings.limits)
+
+
+def _below_home(here: Surroundings, path: str | None) -> Path | None:
+    if path is None:
+        return None
+    return here.home / path[2:] if path.startswith("~/") else Path(path)
 
 
 def _sandbox_size(config: Config) -> Limits:

@@ -18,7 +18,7 @@ import anyio.to_thread
 import docker
 import docker.errors
 import requests
-from docker.types import LogConfig, Ulimit
+from docker.types import LogConfig, Mount, Ulimit
 
 from lap_sandbox import hardening, hosts
 from lap_sandbox.attempt import Attempt
@@ -334,6 +334,11 @@ def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attac
             for name, value in hardening.ulimits(limits, podman=podman).items()
         ],
         log_config=LogConfig(type="none"),
+        # Not `volumes`, for which an engine makes the folder that is not there.
+        mounts=[
+            Mount(type="bind", source=str(each.source), target=each.target, read_only=True)
+            for each in placement.mounts
+        ],
     )
     try:
         stream = client.api.attach_socket(
