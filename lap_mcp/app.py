@@ -7,7 +7,6 @@ them, so that a server answers its first request before it loads a database or a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -38,7 +37,7 @@ from lap_mcp.model import Problem
 from lap_mcp.scrub import Scrubber
 
 if TYPE_CHECKING:
-    from lap_sandbox.base import Launcher, Limits
+    from lap_sandbox.base import Launcher
     from lap_sandbox.choice import ChosenLauncher
     from lap_sandbox.launcher import ContainerLauncher
 
@@ -112,18 +111,10 @@ def sandbox_launcher(
 
     `shared`: others than this user are served, so that `auto` is an engine and nothing else.
     """
-    from lap_sandbox.base import LauncherConfig
+    from lap_mcp.sandbox_settings import launcher_settings
 
     table = config.sandbox
-    settings = LauncherConfig(
-        limits=_sandbox_size(config),
-        warm=table.warm,
-        image=table.image,
-        runtime=table.runtime,
-        wheelhouse=_below_home(here, table.wheelhouse),
-        cache=home / "wheels",
-        instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
-    )
+    settings = launcher_settings(config, here, home)
 
     def docker() -> ContainerLauncher:
         from lap_sandbox.docker_engine import DockerLauncher
@@ -145,27 +136,6 @@ def sandbox_launcher(
     if table.runtime is not None or not table.image.startswith("lap-sandbox:"):
         del candidates["bubblewrap"]  # both are an engine's
     return ChosenLauncher(candidates, home / LAUNCHER_FILE, settings.limits)
-
-
-def _below_home(here: Surroundings, path: str | None) -> Path | None:
-    if path is None:
-        return None
-    return here.home / path[2:] if path.startswith("~/") else Path(path)
-
-
-def _sandbox_size(config: Config) -> Limits:
-    from lap_sandbox.base import Limits
-
-    table = config.sandbox
-    return Limits(
-        memory=table.memory,
-        cpus=table.cpus,
-        pids=table.pids,
-        disk=table.disk,
-        tmp=table.tmp,
-        files=table.files,
-        file_size=table.file_size,
-    )
 
 
 @asynccontextmanager
@@ -357,10 +327,11 @@ def _local_files(program: Program, config: Config) -> ReadPath:
 
 def _sandbox_limits(config: Config) -> SandboxLimits:
     from lap_mcp.control.sandboxes import SandboxLimits
+    from lap_mcp.sandbox_settings import sandbox_size
 
     table = config.sandbox
     return SandboxLimits(
-        sandbox=_sandbox_size(config),
+        sandbox=sandbox_size(config),
         idle=table.idle,
         open=table.max_open,
         per_principal=table.per_principal,

@@ -35,6 +35,7 @@ from lap_sandbox.engine import (
 from lap_sandbox.errors import LauncherUnavailable
 from lap_sandbox.hardening import Placement
 from lap_sandbox.launcher import ContainerLauncher
+from lap_sandbox.preflight import PODMAN
 from lap_sandbox.profile_file import ProfileFile
 
 T = TypeVar("T")
@@ -197,7 +198,7 @@ class DockerEngine:
 
     async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached:
         client, facts = await self._found()
-        if "Podman Engine" in facts.components:
+        if PODMAN in facts.components:
             file = await anyio.to_thread.run_sync(self._profile.path)
             placement = replace(placement, profile_file=file)
         return await self._call(partial(_start, client, limits, placement, uid))
