@@ -75,6 +75,32 @@ def test_sockets_of_other_engines_are_found(tmp_path: Path) -> None:
         run.rmdir()
 
 
+def test_sockets_are_looked_for_where_no_variable_says_so(tmp_path: Path) -> None:
+    """A harness starts us without XDG_RUNTIME_DIR; so does sudo."""
+    found = [str(place) for place in hosts._sockets({}, tmp_path)]
+    user = f"/run/user/{os.getuid()}"
+    for place in (
+        "/var/run/docker.sock",
+        f"{user}/docker.sock",
+        f"{user}/podman/podman.sock",
+        "/run/podman/podman.sock",
+        f"{tmp_path}/.colima/default/docker.sock",
+        f"{tmp_path}/.orbstack/run/docker.sock",
+        f"{tmp_path}/.docker/desktop/docker.sock",
+    ):
+        assert place in found
+    assert len(found) == len(set(found))
+
+
+def test_a_contexts_tls_files_are_found(tmp_path: Path) -> None:
+    write_context(tmp_path, "far", "tcp://far:2376")
+    digest = hashlib.sha256(b"far").hexdigest()
+    folder = tmp_path / ".docker/contexts/tls" / digest / "docker"
+    folder.mkdir(parents=True)
+    (found,) = hosts.candidates({}, tmp_path)
+    assert (found.address, found.tls, found.verify) == ("tcp://far:2376", folder, True)
+
+
 def test_a_running_process_is_alive_and_an_ended_one_dead() -> None:
     here = owner.machine()
     assert not owner.is_dead(owner.this_process(), here)
