@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from lap_sandbox.base import LauncherConfig, Sandbox
 from lap_sandbox.docker_engine import DockerEngine, DockerLauncher
+from lap_sandbox.errors import SandboxGone
 
 from tests.conftest import require
 from tests.sandbox.pool import SMALL
@@ -21,9 +22,9 @@ HOW = (
 
 
 @pytest.fixture
-async def box(
+async def gvisor(
     engine_environ: Mapping[str, str], tmp_path: Path, instance: str
-) -> AsyncIterator[Sandbox]:
+) -> AsyncIterator[DockerLauncher]:
     """Under gVisor."""
     engine = DockerEngine(engine_environ, tmp_path)
     runtimes = (await engine.find()).runtimes
@@ -33,8 +34,13 @@ async def box(
     config = LauncherConfig(warm=0, limits=SMALL, instance=instance, runtime="runsc")
     launcher = DockerLauncher(config, engine_environ, tmp_path)
     await launcher.prepare()
-    yield await launcher.open(SMALL)
+    yield launcher
     await launcher.aclose()
+
+
+@pytest.fixture
+async def box(gvisor: DockerLauncher) -> Sandbox:
+    return await gvisor.open(SMALL)
 
 
 async def test_gvisor_runs_code_keeps_state_and_stops_what_does_not_end(box: Sandbox) -> None:
@@ -49,10 +55,20 @@ async def test_gvisor_runs_code_keeps_state_and_stops_what_does_not_end(box: San
     assert (await box.execute("open('f').read()", timeout=60)).value == "'kept'"
 
 
-async def test_gvisor_reaches_nothing_outside_and_memory_is_bounded(box: Sandbox) -> None:
+async def test_gvisor_reaches_nothing_outside(box: Sandbox) -> None:
     """Sockets can be made there unless it was told to apply our profile; they lead nowhere."""
     attempt = "import socket; socket.create_connection(('1.1.1.1', 53), 2)"
     assert (await box.execute(attempt, timeout=60)).error is not None
-    full = await box.execute("x = bytearray(2 << 30)", timeout=60)
-    assert full.status in ("out_of_memory", "died", "error")
-    assert (await box.execute("1 + 1", timeout=60)).value == "2"
+
+
+async def test_too_much_memory_under_gvisor_ends_in_words_and_the_next_sandbox_works(
+    gvisor: DockerLauncher, box: Sandbox
+) -> None:
+    """The limit holds for its kernel too, so that the whole sandbox may go."""
+    try:
+        full = await box.execute("x = bytearray(2 << 30)", timeout=60)
+        assert full.status in ("out_of_memory", "died", "error")
+    except SandboxGone:
+        assert not box.alive
+    other = await gvisor.open(SMALL)
+    assert (await other.execute("1 + 1", timeout=60)).value == "2"
