@@ -83,6 +83,12 @@ def sandbox_shelf(database: Database, config: Config, home: Path) -> Shelf:
     return Shelf(database, sandbox_blobs(home), sandbox_limits(config), SystemClock())
 
 
+def _below_home(here: Surroundings, path: str | None) -> Path | None:
+    if path is None:
+        return None
+    return here.home / path[2:] if path.startswith("~/") else Path(path)
+
+
 def sandbox_launcher(
     config: Config, here: Surroundings, home: Path, *, shared: bool = False
 ) -> AnyLauncher:
@@ -99,6 +105,8 @@ def sandbox_launcher(
         warm_age=table.warm_age,
         image=table.image,
         runtime=table.runtime,
+        wheelhouse=_below_home(here, table.wheelhouse),
+        cache=home / "wheels",
         instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
         mounts=sandbox_mounts(config),
     )

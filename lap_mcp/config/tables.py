@@ -44,6 +44,27 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """A list of texts; one text with commas in it is a list too, for variables and options."""
 
 
+def _folder(path: Any) -> Any:
+    if isinstance(path, str) and not path.startswith(("/", "~/")):
+        raise ValueError("has to be an absolute path, or one below the home folder (~/…)")
+    return path
+
+
+Folder = Annotated[str, BeforeValidator(_folder)]
+
+
+def _no_network(policy: Any) -> Any:
+    if policy != "disabled":
+        raise ValueError(
+            'sandboxes have no network: only "disabled" is known until there is control over what '
+            "may be reached"
+        )
+    return policy
+
+
+NoNetwork = Annotated[Literal["disabled"], BeforeValidator(_no_network)]
+
+
 class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -153,6 +174,11 @@ class SandboxTable(Table):
     image: str = "lap-sandbox:core"
     runtime: str | None = None
     """OCI runtime by name (`runsc`, `kata`); unset: the engine's default."""
+    wheelhouse: Folder | None = None
+    """A folder of wheels from which `%pip install NAME` works in a sandbox; absolute, or below the
+    home folder (`~/…`)."""
+    network_policy: NoNetwork = "disabled"
+    """Sandboxes have no network; there is nothing else to choose yet."""
     warm: int = Field(1, ge=0, le=16)
     """Sandboxes kept ready; fewer where memory is short."""
     warm_age: Duration = 3600.0

@@ -260,3 +260,7 @@ class LauncherConfig:
     instance: str = "default"
     """Whose containers these are: one label value per `LAP_HOME`."""
     mounts: Sequence[Mount] = ()
+    wheelhouse: Path | None = None
+    """A folder of wheels from which `%pip install` works in a sandbox."""
+    cache: Path | None = None
+    """Where what is made of them may be kept; needed with `wheelhouse`."""

@@ -53,7 +53,6 @@ class BubblewrapEngine:
         self._parents = cgroups.NONE
         self._filter = b""
         self._running: dict[str, tuple[Contained, Group | None]] = {}
-        self._killed_for_memory: set[str] = set()
 
     async def look(self) -> tuple[Host, Parents]:
         """
@@ -181,7 +180,7 @@ class BubblewrapEngine:
     async def oom_killed(self, id: str) -> bool:
         found = self._running.get(id)
         if found is None or found[1] is None:
-            return id in self._killed_for_memory
+            return False
         return await anyio.to_thread.run_sync(found[1].out_of_memory)
 
     async def remove(self, id: str) -> None:

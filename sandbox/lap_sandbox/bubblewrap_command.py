@@ -119,7 +119,7 @@ def _writable(limits: Limits) -> list[str]:
     words: list[str] = []
     for place, most in _folders(limits).items():
         words += [*_parents(Path(place)), "--size", str(most["size"]), "--tmpfs", place]
-    return [*words, "--remount-ro", "/dev", "--remount-ro", "/"]
+    return words
 
 
 def frame(host: Host, environ: Mapping[str, str], uid: int) -> list[str]:
@@ -177,11 +177,12 @@ def command(
         words += ["--ro-bind", str(environment / "etc" / name), f"/etc/{name}"]
     for place, folder in (group.views if group else {}).items():
         words += ["--ro-bind", str(folder), f"/sys/fs/cgroup/{place}".rstrip("/")]
+    words += _kept(host)
+    words += _writable(limits)
     for mount in placement.mounts:
         target = Path(mount.target)
         words += [*_parents(target), "--ro-bind", str(mount.source), str(target)]
-    words += _kept(host)
-    words += [*_writable(limits), "--chdir", "/mnt/data"]
+    words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/mnt/data"]
     words += ["--info-fd", str(descriptors.info), "--block-fd", str(descriptors.block)]
     words += ["--", PYTHON, "-I", "-S", ENTRY]
     settings = {

@@ -11,6 +11,8 @@ from lap_sandbox.bubblewrap_host import PROBE_SECONDS, Host, why_not
 from lap_sandbox.cgroups import Parents
 
 PROBE_UID = 65_534
+NEEDED = "import ctypes, json, resource, selectors, socket"
+"""Of the standard library; some interpreters keep what these load in folders that are not bound."""
 
 
 def probe(host: Host) -> None:
@@ -20,7 +22,7 @@ def probe(host: Host) -> None:
         LauncherUnavailable: in bubblewrap's words, with the remedy.
     """
     words = bubblewrap_command.frame(host, {}, PROBE_UID)
-    words += ["--remount-ro", "/", "--", str(host.interpreter.executable), "-I", "-S", "-c", ""]
+    words += ["--remount-ro", "/", "--", str(host.interpreter.executable), "-I", "-S", "-c", NEEDED]
     try:
         done = subprocess.run(
             words,

@@ -18,7 +18,7 @@ import anyio.to_thread
 import docker
 import docker.errors
 import requests
-from docker.types import LogConfig, Ulimit
+from docker.types import LogConfig, Mount, Ulimit
 
 from lap_sandbox import hardening, hosts
 from lap_sandbox.attempt import Attempt
@@ -35,6 +35,7 @@ from lap_sandbox.engine import (
 from lap_sandbox.errors import LauncherUnavailable
 from lap_sandbox.hardening import Placement
 from lap_sandbox.launcher import ContainerLauncher
+from lap_sandbox.preflight import PODMAN
 from lap_sandbox.profile_file import ProfileFile
 
 T = TypeVar("T")
@@ -197,7 +198,7 @@ class DockerEngine:
 
     async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached:
         client, facts = await self._found()
-        if "Podman Engine" in facts.components:
+        if PODMAN in facts.components:
             file = await anyio.to_thread.run_sync(self._profile.path)
             placement = replace(placement, profile_file=file)
         return await self._call(partial(_start, client, limits, placement, uid))
@@ -334,6 +335,11 @@ def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attac
             for name, value in hardening.ulimits(limits, podman=podman).items()
         ],
         log_config=LogConfig(type="none"),
+        # Not `volumes`, for which an engine makes the folder that is not there.
+        mounts=[
+            Mount(type="bind", source=str(each.source), target=each.target, read_only=True)
+            for each in placement.mounts
+        ],
     )
     try:
         stream = client.api.attach_socket(

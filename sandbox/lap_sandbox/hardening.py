@@ -78,11 +78,6 @@ def arguments(placement: Placement) -> list[str]:
     return [str(placement.idle_stop)]
 
 
-def binds(mounts: Sequence[Mount]) -> dict[str, dict[str, str]]:
-    """Folders of the host, never writable and never shared back."""
-    return {str(each.source): {"bind": each.target, "mode": "ro"} for each in mounts}
-
-
 def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
     """Arguments of docker-py's `containers.create`, but for ulimits and the log driver, whose
     types belong to the SDK.
@@ -127,7 +122,6 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
         "auto_remove": True,
         "stop_signal": "SIGKILL",
         "runtime": placement.runtime,
-        **({"volumes": binds(placement.mounts)} if placement.mounts else {}),
         "labels": placement.labels,
     }
 

@@ -11,8 +11,16 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from lap_sandbox import carrying, container, image_build, owner, pooling, preflight
-from lap_sandbox.base import Check, LauncherConfig, Limits, Preparation
+from lap_sandbox import (
+    carrying,
+    container,
+    image_build,
+    owner,
+    pooling,
+    preflight,
+    wheelhouse,
+)
+from lap_sandbox.base import Check, LauncherConfig, Limits, Mount, Preparation
 from lap_sandbox.container import Container
 from lap_sandbox.engine import BuildFailed, Engine, Found
 from lap_sandbox.errors import LauncherUnavailable, LimitReached
@@ -45,6 +53,7 @@ class ContainerLauncher:
         self._looking = False
         self._look_every = min(LOOK_SECONDS, config.warm_age)
         self._image: str | None = None
+        self._mounts: Sequence[Mount] = ()
         self._owner = ("", "")
         self._preparation = Preparation(ready=False, words="the sandbox was not prepared yet")
         self._progress: tuple[image_build.Progress, float] | None = None
@@ -86,6 +95,7 @@ class ContainerLauncher:
         async with self._preparing:
             self._require_open()
             try:
+                self._mounts = await self._all_mounts()
                 self._image = await self._current_image(force)
             except LauncherUnavailable as error:
                 self._image = None
@@ -94,6 +104,13 @@ class ContainerLauncher:
                 )
                 raise
             self._preparation = Preparation(ready=True, words="ready", fraction=1.0)
+
+    async def _all_mounts(self) -> Sequence[Mount]:
+        house, cache = self._config.wheelhouse, self._config.cache
+        if house is None or cache is None:
+            return self._config.mounts
+        wheels = await anyio.to_thread.run_sync(wheelhouse.mount, house, cache)
+        return [*self._config.mounts, wheels]
 
     async def _current_image(self, force: bool) -> str:
         await self._engine.find()
@@ -208,7 +225,7 @@ class ContainerLauncher:
             apparmor="apparmor" in facts.security,
             small_uids=facts.small_uids,
             idle_stop=self._config.idle_stop,
-            mounts=self._config.mounts,
+            mounts=self._mounts,
             labels=container.new_labels(self._config.instance, *self._owner, labels),
         )
         return await container.start(self._engine, self._tasks, limits, placement, warm=warm)

@@ -9,6 +9,8 @@ from lap_sandbox import image_build
 from lap_sandbox.base import Check, LauncherConfig
 from lap_sandbox.engine import Facts
 
+PODMAN = "Podman Engine"
+"""The component by which Podman is known."""
 RUNC_FIXED = {(1, 2): (1, 2, 8), (1, 3): (1, 3, 3), (1, 4): (1, 4, 0)}
 """First release of each line with CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 fixed."""
 
@@ -19,7 +21,8 @@ def _version(text: str) -> tuple[int, int, int] | None:
 
 
 def _runc(facts: Facts) -> Check:
-    text = facts.components.get("runc", "")
+    text = facts.components.get("runc") or facts.components.get("OCI Runtime (runc)", "")
+    text = text.split("\n")[0].removeprefix("runc version ")
     version = _version(text)
     if version is None:
         return Check(name="runc", level="warning", words="the engine does not tell its version")
@@ -33,6 +36,14 @@ def _runc(facts: Facts) -> Check:
         "(1.2.8, 1.3.3, 1.4.0), unless your distribution backported them",
         remedy="Update runc, or check your distribution's security tracker.",
     )
+
+
+def _apparmor(facts: Facts) -> Check:
+    if "apparmor" in facts.security:
+        words = "on; sandboxes have the engine's profile"
+        return Check(name="apparmor", level="ok", words=words)
+    words = "off on the engine's machine, or another module is in its place: one layer less"
+    return Check(name="apparmor", level="warning", words=words)
 
 
 def _security(facts: Facts) -> list[Check]:
@@ -51,6 +62,10 @@ def _security(facts: Facts) -> list[Check]:
     who = [name for name in ("rootless", "userns") if name in facts.security]
     words = f"{who[0]}: root in a container is nobody outside" if who else "the engine runs as root"
     checks.append(Check(name="user namespace", level="ok" if who else "warning", words=words))
+    checks.append(_apparmor(facts))
+    if PODMAN in facts.components:
+        words = "Podman does not limit the number of files of a sandbox, only their size"
+        checks.append(Check(name="files", level="warning", words=words))
     checks.append(Check(name="cgroup", level="ok", words=f"version {facts.cgroup_version}"))
     return checks
 
@@ -59,7 +74,10 @@ def _runtime(facts: Facts, config: LauncherConfig) -> list[Check]:
     if config.runtime is None:
         return []
     if config.runtime in facts.runtimes:
-        return [Check(name="runtime", level="ok", words=config.runtime)]
+        words = f"{config.runtime}: a kernel of the sandbox's own"
+        if config.runtime == "runsc":
+            words += "; our seccomp profile applies with its argument --oci-seccomp only"
+        return [Check(name="runtime", level="ok", words=words)]
     known = ", ".join(facts.runtimes)
     return [
         Check(

@@ -106,6 +106,8 @@ WRONG = [
     ("[limits]\nqueue = 'many'", 2, "limits.queue", "valid integer"),
     ("[sandbox]\nmemory = 'lots'", 2, "sandbox.memory", 'write for example "512m"'),
     ("[sandbox]\nlauncher = 'dockr'", 2, "sandbox.launcher", "'docker'"),
+    ("[sandbox]\nnetwork_policy = 'allowlist'", 2, "sandbox.network_policy", "no network"),
+    ("[sandbox]\nwheelhouse = 'wheels'", 2, "sandbox.wheelhouse", "absolute path"),
     ("sandbox = 3", 1, "sandbox", "[sandbox]"),
     ("[runtimes.Two]\nkind = 'a2a'", 1, "runtimes.Two", "lower-case letters"),
     ("[runtimes.two]\nurl = 'x'", 1, "runtimes.two.kind", "Add `kind = …` to [runtimes.two]."),

@@ -80,6 +80,12 @@ async def test_an_engine_that_is_not_there_is_said_within_two_seconds(
     assert launcher.preparation().error is not None
 
 
+async def test_an_address_of_ssh_is_said_with_what_to_do_instead(tmp_path: Path) -> None:
+    launcher = engineless({"DOCKER_HOST": "ssh://far"}, tmp_path)
+    error, _ = await refusal(launcher)
+    assert "ssh:// is not supported; forward its socket" in error.message
+
+
 async def test_an_engine_that_hangs_is_said_within_two_seconds(
     silent_engine: str, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from lap_sandbox.engine import Facts
 from lap_sandbox.errors import BadPath
 from lap_sandbox.hardening import Placement
 from lap_sandbox.paths import clean_path, show_name
+from lap_sandbox.profile_file import ProfileFile
 
 
 def write_context(home: Path, name: str, host: str) -> None:
@@ -71,6 +73,32 @@ def test_sockets_of_other_engines_are_found(tmp_path: Path) -> None:
     finally:
         (run / "docker.sock").unlink()
         run.rmdir()
+
+
+def test_sockets_are_looked_for_where_no_variable_says_so(tmp_path: Path) -> None:
+    """A harness starts us without XDG_RUNTIME_DIR; so does sudo."""
+    found = [str(place) for place in hosts._sockets({}, tmp_path)]
+    user = f"/run/user/{os.getuid()}"
+    for place in (
+        "/var/run/docker.sock",
+        f"{user}/docker.sock",
+        f"{user}/podman/podman.sock",
+        "/run/podman/podman.sock",
+        f"{tmp_path}/.colima/default/docker.sock",
+        f"{tmp_path}/.orbstack/run/docker.sock",
+        f"{tmp_path}/.docker/desktop/docker.sock",
+    ):
+        assert place in found
+    assert len(found) == len(set(found))
+
+
+def test_a_contexts_tls_files_are_found(tmp_path: Path) -> None:
+    write_context(tmp_path, "far", "tcp://far:2376")
+    digest = hashlib.sha256(b"far").hexdigest()
+    folder = tmp_path / ".docker/contexts/tls" / digest / "docker"
+    folder.mkdir(parents=True)
+    (found,) = hosts.candidates({}, tmp_path)
+    assert (found.address, found.tls, found.verify) == ("tcp://far:2376", folder, True)
 
 
 def test_a_running_process_is_alive_and_an_ended_one_dead() -> None:
@@ -191,6 +219,45 @@ def test_an_engine_without_seccomp_is_an_error() -> None:
 
 def test_a_runtime_that_the_engine_does_not_know_is_an_error() -> None:
     assert levels(facts(), LauncherConfig(runtime="runsc"))["runtime"] == "error"
+
+
+def test_a_runtime_with_a_kernel_of_its_own_is_told_with_what_it_leaves_out() -> None:
+    found = replace(facts(), runtimes=("runc", "runsc"))
+    checks = preflight.checks(found, LauncherConfig(runtime="runsc"), None)
+    (check,) = [check for check in checks if check.name == "runtime"]
+    assert check.level == "ok"
+    assert "--oci-seccomp" in check.words
+
+
+def test_podman_is_known_with_its_runc_and_what_it_does_not_limit() -> None:
+    podman = {"Podman Engine": "4.3.1", "OCI Runtime (runc)": "runc version 1.1.5+ds1\ncommit: x"}
+    found = levels(replace(facts(), components=podman))
+    assert (found["runc"], found["files"]) == ("warning", "warning")
+    checks = preflight.checks(replace(facts(), components=podman), LauncherConfig(), None)
+    assert next(c for c in checks if c.name == "runc").words.startswith("1.1.5+ds1 is older")
+
+
+@pytest.mark.parametrize(("security", "level"), [(("apparmor",), "ok"), ((), "warning")])
+def test_apparmor_is_a_layer_that_may_be_missing(security: tuple[str, ...], level: str) -> None:
+    assert levels(facts(security=("seccomp", *security)))["apparmor"] == level
+
+
+def test_podman_gets_its_profile_as_a_file_and_only_options_that_it_knows() -> None:
+    placement = Placement(
+        image="sha256:x", runtime=None, apparmor=False, small_uids=False, labels={},
+        profile_file="/run/profile.json",
+    )  # fmt: skip
+    options = hardening.options(Limits(), placement, 5)
+    assert "seccomp=/run/profile.json" in options["security_opt"]
+    for mount in options["tmpfs"].values():
+        assert {"noexec", "nosuid", "nodev"} <= set(mount.split(","))
+        assert "nr_inodes" not in mount
+    profile = ProfileFile()
+    path = Path(profile.path())
+    assert json.loads(path.read_text()) == seccomp.profile()
+    assert profile.path() == str(path)
+    profile.remove()
+    assert not path.exists()
 
 
 def test_an_image_that_is_missing_is_built_later() -> None:

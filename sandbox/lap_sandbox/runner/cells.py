@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from lap_sandbox.runner import trace
+from lap_sandbox.runner import trace, wheels
 
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
@@ -49,6 +49,16 @@ def _silenced(code: str) -> bool:
     return last == ";"
 
 
+def _translated(code: str, name: str) -> str:
+    """What is no Python is read with its `%pip` lines made calls, where those can work."""
+    try:
+        compile(code, name, "exec", _FLAGS | ast.PyCF_ONLY_AST, dont_inherit=True)
+    except SyntaxError:
+        if wheels.is_there():
+            return wheels.translate(code)
+    return code
+
+
 def _compile(code: str, name: str) -> tuple[CodeType | None, CodeType | None]:
     """The statements, and the last one where it is an expression."""
     tree = compile(code, name, "exec", _FLAGS | ast.PyCF_ONLY_AST, dont_inherit=True)
@@ -73,6 +83,8 @@ class Cells:
         self.count += 1
         name = f"Cell {self.count}"
         trace.remember(name, code)
+        if "pip" in code:
+            code = _translated(code, name)
         body, last = _compile(code, name)
         if body is not None:
             self._evaluate(body)

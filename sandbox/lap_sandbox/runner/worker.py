@@ -16,7 +16,7 @@ import types
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lap_sandbox.runner import cells, display, wire
+from lap_sandbox.runner import cells, display, wheels, wire
 from lap_sandbox.runner.processes import make_dumpable
 
 LIBRARY = "/opt/lap/lib"
@@ -117,6 +117,7 @@ class Worker:
         sys.modules["__main__"] = main
         builtins.display = self._shower.display  # type: ignore[attr-defined]
         builtins.input = _no_input
+        builtins.__pip__ = wheels.pip  # type: ignore[attr-defined]
         main.__dict__["__builtins__"] = builtins
         return main.__dict__
 
