@@ -226,7 +226,6 @@ async def open_services(
     from lap_mcp.control.front import front_door, keep_forgetting
     from lap_mcp.control.opening import EngineOptions, open_sessions
     from lap_mcp.control.prompt_files import GivenFiles
-    from lap_mcp.control.sandboxes import Sandboxes
     from lap_mcp.control.services import Services
     from lap_mcp.openai_front.wire import new_id as new_front_id
     from lap_mcp.store.blobs import BlobStore
@@ -241,12 +240,7 @@ async def open_services(
             sandbox_parts.sandbox_launcher, config, program.here, parts.home, shared=shared
         )
         launcher = await anyio.to_thread.run_sync(make)
-        sandboxes = Sandboxes(
-            launcher,
-            parts.database,
-            sandbox_parts.sandbox_blobs(parts.home),
-            sandbox_parts.sandbox_limits(config),
-        )
+        sandboxes = sandbox_parts.made_sandboxes(launcher, parts.database, config, parts.home)
         given = GivenFiles(parts.database, blobs, sandboxes.file, read_path)
         await stack.enter_async_context(sandboxes.running(given.read))
         options = EngineOptions(
@@ -260,15 +254,12 @@ async def open_services(
         )
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
+        front = front_door(parts.database, blobs, sandboxes, new_front_id, config.openai.max_file)
         if server:
             tasks.start_soon(parts.refresher.run)
             sandboxes.prepare()
             tasks.start_soon(keep_reaping, launcher)
-        front = front_door(parts.database, blobs, sandboxes, new_front_id, config.openai.max_file)
-        if server:
-            tasks.start_soon(
-                keep_forgetting, parts.database, front.clock, _session_limits(config).retention
-            )
+            tasks.start_soon(keep_forgetting, parts.database, front.clock, options.limits.retention)
         services = Services(
             front=front,
             sessions=sessions,

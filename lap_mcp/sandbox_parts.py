@@ -12,11 +12,12 @@ from lap_mcp.clock import SystemClock
 from lap_mcp.config import Config, Surroundings
 
 if TYPE_CHECKING:
-    from lap_sandbox.base import Limits, Mount
+    from lap_sandbox.base import Launcher, Limits, Mount
     from lap_sandbox.choice import ChosenLauncher
     from lap_sandbox.launcher import ContainerLauncher
 
     from lap_mcp.control.sandbox_entry import SandboxLimits
+    from lap_mcp.control.sandboxes import Sandboxes
     from lap_mcp.control.shelf import Shelf
     from lap_mcp.store.blobs import BlobStore
     from lap_mcp.store.database import Database
@@ -74,6 +75,12 @@ def sandbox_blobs(home: Path) -> BlobStore:
     from lap_mcp.store.blobs import BlobStore
 
     return BlobStore(home / "blobs" / "sandboxes")
+
+
+def made_sandboxes(launcher: Launcher, database: Database, config: Config, home: Path) -> Sandboxes:
+    from lap_mcp.control.sandboxes import Sandboxes
+
+    return Sandboxes(launcher, database, sandbox_blobs(home), sandbox_limits(config))
 
 
 def sandbox_shelf(database: Database, config: Config, home: Path) -> Shelf:
