@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from lap_mcp.control.changes import Changes
     from lap_mcp.control.engine import SessionLimits
+    from lap_mcp.control.opening import EngineOptions
     from lap_mcp.control.prompt_files import ReadPath
     from lap_mcp.control.refresh import Refresher
     from lap_mcp.control.registry import Registry
@@ -224,7 +225,7 @@ async def open_services(
         ConfigError, StoreError: only if not `lenient`.
     """
     from lap_mcp.control.front import front_door, keep_forgetting
-    from lap_mcp.control.opening import EngineOptions, open_sessions
+    from lap_mcp.control.opening import open_sessions
     from lap_mcp.control.prompt_files import GivenFiles
     from lap_mcp.control.services import Services
     from lap_mcp.openai_front.wire import new_id as new_front_id
@@ -243,12 +244,7 @@ async def open_services(
         sandboxes = sandbox_parts.made_sandboxes(launcher, parts.database, config, parts.home)
         given = GivenFiles(parts.database, blobs, sandboxes.file, read_path)
         await stack.enter_async_context(sandboxes.running(given.read))
-        options = EngineOptions(
-            changes=parts.changes,
-            limits=_session_limits(config),
-            scrubber=program.scrubber,
-            adopt=server,
-        )
+        options = _engine_options(parts, adopt=server)
         sessions = await stack.enter_async_context(
             open_sessions(parts.database, blobs, parts.registry, given, options)
         )
@@ -270,6 +266,17 @@ async def open_services(
             output=_output_folder(program, config, sandboxes, sessions),
         )
         yield Running(services=services, parts=parts, launcher=launcher)
+
+
+def _engine_options(parts: Parts, *, adopt: bool) -> EngineOptions:
+    from lap_mcp.control.opening import EngineOptions
+
+    return EngineOptions(
+        changes=parts.changes,
+        limits=_session_limits(parts.config),
+        scrubber=parts.program.scrubber,
+        adopt=adopt,
+    )
 
 
 def _session_limits(config: Config) -> SessionLimits:
