@@ -136,7 +136,7 @@ class BubblewrapEngine:
             if parents.folders:
                 group = await anyio.to_thread.run_sync(cgroups.make, parents, f"lap-{id}", limits)
             command = partial(
-                self._command, host, environment.folder, limits, placement, uid, group
+                self._command, id, host, environment.folder, limits, placement, uid, group
             )
             started = await contained.start(command, self._filter, group)
         except BaseException as error:
@@ -159,6 +159,7 @@ class BubblewrapEngine:
 
     def _command(
         self,
+        id: str,
         host: Host,
         environment: Path,
         limits: Limits,
@@ -173,6 +174,7 @@ class BubblewrapEngine:
             limits,
             placement,
             uid,
+            id=id,
             group=group,
             descriptors=descriptors,
         )
@@ -192,7 +194,7 @@ class BubblewrapEngine:
             return
         record = await anyio.to_thread.run_sync(self._records.read, id)
         if record is not None:
-            await anyio.to_thread.run_sync(contained.end_recorded, record)
+            await anyio.to_thread.run_sync(contained.end_recorded, id, record)
             await anyio.to_thread.run_sync(self._records.remove, id)
 
     async def _forget(self, id: str, group: Group | None) -> None:

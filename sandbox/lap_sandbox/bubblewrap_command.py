@@ -165,6 +165,7 @@ def command(
     placement: Placement,
     uid: int,
     *,
+    id: str,
     group: Group | None,
     descriptors: Descriptors,
 ) -> list[str]:
@@ -186,6 +187,7 @@ def command(
     words += ["--info-fd", str(descriptors.info), "--block-fd", str(descriptors.block)]
     words += ["--", PYTHON, "-I", "-S", ENTRY]
     settings = {
+        "id": id,
         "uid": uid if host.root else None,
         "limits": limits_inside(host, limits, group.held if group else ()),
         "folders": _folders(limits),

@@ -263,11 +263,24 @@ class Records:
         return {id: record for id, record in found.items() if record is not None}
 
 
-def end_recorded(record: Mapping[str, Any]) -> None:
+def end_recorded(id: str, record: Mapping[str, Any]) -> None:
     """End a sandbox that another process started, and remove its control group."""
-    pid, start_of = record.get("pid"), str(record.get("start", ""))
-    if isinstance(pid, int) and kill(pid, start_of):
-        deadline = time.monotonic() + END_SECONDS
-        while is_running(pid, start_of) and time.monotonic() < deadline:
-            time.sleep(0.01)
+    found = [(int(record["pid"]), str(record["start"]))] if record.get("pid") else _named(id)
+    for pid, start_of in found:
+        if kill(pid, start_of):
+            deadline = time.monotonic() + END_SECONDS
+            while is_running(pid, start_of) and time.monotonic() < deadline:
+                time.sleep(0.01)
     Group(folders=tuple(map(Path, record.get("groups") or ()))).remove()
+
+
+def _named(id: str) -> list[tuple[int, str]]:
+    """Processes of bubblewrap that were told this id: those of a server that was killed before it
+    knew their pid, in a moment when bubblewrap does not see that either."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if id.encode() in (entry / "cmdline").read_bytes():
+                    found.append((int(entry.name), owner.start_of(int(entry.name))))
+    return found

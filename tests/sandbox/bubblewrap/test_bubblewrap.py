@@ -158,6 +158,21 @@ async def test_a_sandbox_that_another_process_left_running_is_ended_by_the_next(
     assert alive(pids_below(record["pid"]) & {record["pid"]}) == set()
 
 
+async def test_a_sandbox_whose_pid_was_never_recorded_is_found_by_its_id(
+    make_launcher: MakeLauncher, lap_home: Path, instance: str
+) -> None:
+    """Its server was killed between starting it and knowing it."""
+    launcher = await make_launcher()
+    box = await launcher.open(SMALL)
+    ((id, record),) = records_of(lap_home, instance).items()
+    labels = {**record["labels"], "lap.owner": "999999999:1"}
+    early = {**record, "pid": 0, "start": "", "labels": labels}
+    (lap_home / "bubblewrap" / "running" / f"{id}.json").write_text(json.dumps(early))
+    assert await (await make_launcher()).reap() == 1
+    await eventually_async(lambda: not box.alive)
+    await eventually_async(lambda: alive({record["pid"]}) == set())
+
+
 async def test_a_recorded_pid_that_is_somebody_elses_by_now_is_left_alone(
     make_launcher: MakeLauncher, lap_home: Path, instance: str
 ) -> None:
