@@ -117,19 +117,20 @@ class N8nRuntime:
     async def cancel(self, ref: Ref) -> None:
         if self.capabilities.cancel != "remote":
             raise Unsupported(f"{_NO_KEY}stops no execution, nor one whose answer comes whole")
-        reading = self._reading.get(str(ref.get("turn") or "")) or Reading(is_open=False)
         waiting = mapping(ref.get("open") or {}).get("execution")
         if waiting is not None:
             await self._management.stop(str(waiting))
             return
+        turn = str(ref.get("turn") or "")
         found = await self._management.find(ref, active=True)
         for _ in range(_TRIES):
-            if found is not None or not reading.open:
+            if found is not None or turn not in self._reading:
                 break
             # Its stream begins before n8n calls it running.
             await anyio.sleep(_PAUSE)
             found = await self._management.find(ref, active=True)
         if found is not None:
+            reading = self._reading.get(turn) or Reading()
             reading.stopping = True
             if await self._management.stop(str(found.get("id") or "")):
                 reading.stop()
@@ -157,10 +158,11 @@ class N8nRuntime:
         trigger = Trigger.parse(str(ref["agent"]))
         fold = AnswerFold(turn.id, ref)
         started = Started(id=f"{turn.id}/started", ref=ref)
+        reading = self._reading[turn.id] = Reading()
         try:
             async with (
                 self._called(trigger, turn, prompt) as answer,
-                aclosing(self._read(answer, fold, started)) as events,
+                aclosing(self._read(answer, fold, started, reading)) as events,
             ):
                 async for event in events:
                     yield event
@@ -170,6 +172,8 @@ class N8nRuntime:
             # The workflow ran and failed; the answer says no more than that.
             yield started
             yield fold.failed(await self._why(ref) or exc.message)
+        finally:
+            self._reading.pop(turn.id, None)
 
     @asynccontextmanager
     async def _called(self, trigger: Trigger, turn: Turn, prompt: Prompt) -> AsyncIterator[Reply]:
@@ -195,24 +199,19 @@ class N8nRuntime:
             await answer.aclose()
 
     async def _read(
-        self, answer: Reply, fold: AnswerFold, started: Started
+        self, answer: Reply, fold: AnswerFold, started: Started, reading: Reading
     ) -> AsyncGenerator[Event, None]:
-        ref, reading = dict(started.ref or {}), Reading()
-        self._reading[str(ref["turn"])] = reading
-        try:
-            yield started
-            if answer.media_type not in ("", "application/json", "application/x-ndjson"):
-                for event in await file_of(answer, str(started.id), fold):
-                    yield event
-                return
-            async with aclosing(_folded(answer, reading, fold)) as events:
-                async for event in events:
-                    yield event
-            if fold.finished:
-                return
-        finally:
-            reading.open = False
-            self._reading.pop(str(ref["turn"]), None)
+        yield started
+        ref = dict(started.ref or {})
+        if answer.media_type not in ("", "application/json", "application/x-ndjson"):
+            for event in await file_of(answer, str(started.id), fold):
+                yield event
+            return
+        async with aclosing(_folded(answer, reading, fold)) as events:
+            async for event in events:
+                yield event
+        if fold.finished:
+            return
         waiting = None if reading.stopped else await self._waiting(ref)
         if waiting is None:
             for event in fold.cancelled() if reading.stopped else fold.end():

@@ -44,8 +44,7 @@ class Reading:
     """An answer that is being read, and can be stopped from elsewhere: n8n leaves the stream of an
     execution that was stopped open for ever."""
 
-    def __init__(self, *, is_open: bool = True) -> None:
-        self.open = is_open
+    def __init__(self) -> None:
         self.stopping = False
         """A failure that comes now is that of being stopped."""
         self.stopped = False

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import anyio
 import pytest
 from lap_runtimes.base import Answer, Heartbeat, MessageDelta, Progress, PromptFile
 from lap_runtimes.errors import Rejected, RuntimeFailure, Unsupported
@@ -151,6 +152,25 @@ async def test_the_right_one_of_two_executions_is_stopped(make_turn: MakeTurn) -
     assert done(rest).outcome == "cancelled"
     assert done(kept).outcome == "completed"
     assert made.stopped == ["2"]
+
+
+async def test_being_stopped_is_no_failure(make_turn: MakeTurn) -> None:
+    """An agent that is stopped says an error in its stream, before the stop is answered."""
+    with serving(server().app) as url:
+        async with reaching("n8n", url, **CHAT) as ours:
+            seen: list[Any] = []
+
+            async def follow() -> None:
+                seen.extend(await read(ours.start(turn)))
+
+            turn = make_turn("slow 500")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follow)
+                await ours.cancel({"agent": "chat/hook-1", "turn": turn.id})
+                while not seen:
+                    await anyio.sleep(0.05)
+                    await ours.cancel({"agent": "chat/hook-1", "turn": turn.id})
+    assert done(seen).outcome == "cancelled"
 
 
 async def test_what_cannot_be_told_apart_is_not_stopped(make_turn: MakeTurn) -> None:

@@ -379,6 +379,12 @@ def test_a_permission_with_a_verdict_is_no_question(
     assert bool([e for e in events if isinstance(e, ToolUse)]) == (not kinds)
 
 
+def test_what_is_no_longer_asked_is_not_kept() -> None:
+    asked = {"turn": "t", "run": "7-8", "open": {"u": {"kind": "input"}}}
+    events = RunFold(asked).feed("response", json.dumps({"status": "cancelled"}))
+    assert "open" not in (done(events).ref or {})
+
+
 def test_the_last_event_gives_only_what_was_not_given() -> None:
     content = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     events = fed(
