@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BUBBLEWRAP_HOME = ROOT / ".cache" / "bubblewrap"
+"""LAP_HOME of sandboxes without an engine: making their environment takes a while."""
 SANDBOX_IMAGE = "lap-sandbox:core"
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import docker
 import pytest
 from lap_sandbox.base import Launcher, LauncherConfig, Sandbox
+from lap_sandbox.bubblewrap import BubblewrapLauncher
 from lap_sandbox.docker_engine import DockerLauncher
 from lap_sandbox.session import ContainerSandbox
 
+from tests.capabilities import BUBBLEWRAP_HOME
 from tests.sandbox.engine_view import docker as command
 from tests.sandbox.engine_view import inspect
 
@@ -66,6 +68,10 @@ def _docker(config: LauncherConfig, environ: Mapping[str, str], home: Path) -> L
     return DockerLauncher(config, environ, home)
 
 
+def _bubblewrap(config: LauncherConfig, environ: Mapping[str, str], home: Path) -> Launcher:
+    return BubblewrapLauncher(config, environ, BUBBLEWRAP_HOME)
+
+
 CONFINEMENTS = [
     Confinement(
         name="docker",
@@ -85,4 +91,5 @@ CONFINEMENTS = [
             32: "these system calls end in gVisor's kernel, not in the host's",
         },
     ),
+    Confinement(name="bubblewrap", make=_bubblewrap, marks=(pytest.mark.bubblewrap,)),
 ]

@@ -11,6 +11,7 @@ import pytest
 from lap_sandbox.base import LauncherConfig
 from lap_sandbox.bubblewrap import BubblewrapLauncher
 
+from tests.capabilities import BUBBLEWRAP_HOME
 from tests.sandbox.bubblewrap.records import records_of
 from tests.sandbox.pool import SMALL, Pool
 
@@ -18,9 +19,8 @@ MakeLauncher = Callable[..., Awaitable[BubblewrapLauncher]]
 
 
 @pytest.fixture(scope="session")
-def lap_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for the whole run, because making the environment takes a while."""
-    return tmp_path_factory.mktemp("bubblewrap-home")
+def lap_home() -> Path:
+    return BUBBLEWRAP_HOME
 
 
 @pytest.fixture(scope="session")
