@@ -8,6 +8,7 @@ request is never repeated here once it may have been seen; one that was refused 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from .connections import Connections, DirectReply, Pairs
 from .objects import Objects
 from .wire import ApiError, Json, encode
 
+logger = logging.getLogger(__name__)
+
 MAX_ERROR: Final = 256 * 1024
 PATIENCE: Final = 30.0
 """Longest `retry-after`, in seconds, that is waited out between two rounds."""
@@ -42,7 +45,6 @@ _DROPPED: Final = frozenset(
         b"transfer-encoding",
         b"upgrade",
         b"content-length",
-        b"content-encoding",
         b"set-cookie",
         b"server",
         b"date",
@@ -248,6 +250,8 @@ class _Worded:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RuntimeFailure):
+            logger.warning("model %s: %s", self._name, error)
         if isinstance(error, ProtocolError):
             raise ApiError(
                 502,
@@ -276,6 +280,7 @@ class _General:
         self.headers: Pairs = [
             (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
             for name, value in reply.headers.items()
+            if name.lower() != "content-encoding"  # the general client has decoded it
         ]
 
     def chunks(self) -> AsyncGenerator[bytes, None]:

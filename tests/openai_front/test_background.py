@@ -140,6 +140,9 @@ async def test_an_agent_that_fails_or_is_unknown_is_told(tmp_path: Path) -> None
         client = f.client()
         with pytest.raises(openai.NotFoundError):
             await client.responses.create(model="agent/none_such", input="x")
+        talk: Any = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+        with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+            await client.responses.create(model="agent/echo", input=talk)
         with pytest.raises(openai.BadRequestError, match="tools"):
             await client.responses.create(model="agent/echo", input="x", tools=[TOOL])  # type: ignore[list-item]
         failed = await client.responses.create(model="agent/failing", input="x")

@@ -347,3 +347,73 @@ def _key() -> str:
     from tests.openai_front.fronting import ALICE_KEY
 
     return ALICE_KEY
+
+
+async def test_no_path_leads_elsewhere_on_the_upstream(tmp_path: Path) -> None:
+    """The upstream would obey: the request has the operator's key."""
+    async with fronted(Model(), tmp_path) as f:
+        host, _, port = f.url.removeprefix("http://").partition(":")
+        for path in (
+            "responses/../files",
+            "responses/%2e%2e/files",
+            "responses/a%3fb",
+            "responses//x",
+        ):
+            stream = await anyio.connect_tcp(host, int(port))
+            head = f"POST /v1/{path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 2\r\n"
+            async with stream:
+                await stream.send(f"{head}Authorization: Bearer {_key()}\r\n\r\n{{}}".encode())
+                assert (await stream.receive())[9:12] in (b"404", b"400")
+        compact = {"model": "gpt-test", "input": "x"}
+        assert (await f.raw().post("/responses/compact", json=compact)).status_code == 200
+    assert f.model.paths == ["POST /v1/responses/compact"]
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\u0000", "\u202e", "x" * 5000])
+async def test_text_that_no_database_holds_breaks_nothing(tmp_path: Path, odd: str) -> None:
+    model = Model([Code(f"say {odd}")], [Say("x")])
+    body = {"model": "gpt-test", "input": odd, "tools": [TOOL], "metadata": {"a": odd}}
+    async with fronted(model, tmp_path) as f:
+        client = f.raw()
+
+        async def post(path: str, value: Any) -> httpx2.Response:
+            return await client.post(
+                path, content=json.dumps(value), headers={"content-type": "application/json"}
+            )
+
+        answer = await post("/responses", body)
+        assert answer.status_code == 200
+        assert (await client.get(f"/responses/{answer.json()['id']}")).status_code == 200
+        made = await post("/containers", {"name": odd[:300]})
+        assert made.status_code == 200
+        for wrong in (
+            {**body, "previous_response_id": odd},
+            {**body, "tools": [{**TOOL, "container": {"type": "auto", "file_ids": [odd]}}]},
+            {**body, "tools": [{**TOOL, "container": odd}]},
+            {**body, "input": [{"type": "code_interpreter_call", "id": odd, "container_id": odd}]},
+            {**body, "model": odd},
+        ):
+            model.script = [[Say("x")]]
+            assert (await post("/responses", wrong)).status_code in (200, 400, 404)
+
+
+async def test_a_compressed_answer_is_passed_on_as_compressed(tmp_path: Path) -> None:
+    import gzip
+
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from tests.openai_front.model import served
+
+    async def squeezed(_: Any) -> Response:
+        headers = {"content-encoding": "gzip", "content-type": "application/json"}
+        return Response(gzip.compress(b'{"id": "r"}'), headers=headers)
+
+    app = Starlette(routes=[Route("/v1/responses", squeezed, methods=["POST"])])
+    async with (
+        served(app) as url,
+        fronted(Model(), tmp_path, tables=lambda _: {"z": {"base_url": f"{url}/v1"}}) as f,
+    ):
+        answer = await f.raw().post("/responses", json={"model": "z", "input": "x"})
+    assert answer.json() == {"id": "r"}
