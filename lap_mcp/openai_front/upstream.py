@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -122,6 +122,7 @@ class Upstream:
             context=(lambda: tls_context(table.ca_file)) if secure else None,
             keep=table.connections,
             connect_timeout=table.connect_timeout,
+            silence=table.silence,
         )  # fmt: skip
 
     async def aclose(self) -> None:
@@ -182,16 +183,14 @@ class Upstream:
         self, method: str, path: str, content: bytes | None, headers: Mapping[str, str]
     ) -> AnyReply:
         try:
-            with anyio.fail_after(self.table.silence):
-                if self.direct is None:
-                    return _General(
-                        await self._http.open(
-                            method, self._http.url(path), content=content, headers=headers
-                        )
-                    )
+            if self.direct is not None:
                 sent = {**self._fixed, **headers, **self._secrets()}
                 pairs = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in sent.items()]
                 return await self.direct.request(method, f"{self._path}/{path}", pairs, content)
+            with anyio.fail_after(self.table.silence):
+                url = self._http.url(path)
+                reply = await self._http.open(method, url, content=content, headers=headers)
+            return _General(reply, self.table.silence)
         except TimeoutError as error:
             raise self._silent() from error
 
@@ -202,14 +201,9 @@ class Upstream:
 
     async def _pieces(self, reply: AnyReply) -> AsyncIterator[bytes]:
         chunks = reply.chunks()
-        silence = self.table.silence
         try:
             with self._worded():
-                while True:
-                    with anyio.fail_after(silence):
-                        chunk = await anext(chunks, None)
-                    if chunk is None:
-                        return
+                async for chunk in chunks:
                     yield chunk
         except TimeoutError as error:
             raise self._silent() from error
@@ -274,8 +268,9 @@ def sent_on(headers: Mapping[str, str]) -> dict[str, str]:
 class _General:
     """A reply of the general client, in the shape of ours."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, silence: float) -> None:
         self._reply = reply
+        self._silence = silence
         self.status = reply.status
         self.headers: Pairs = [
             (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
@@ -283,8 +278,14 @@ class _General:
             if name.lower() != "content-encoding"  # the general client has decoded it
         ]
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        return self._reply.chunks()
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._reply.chunks()) as chunks:
+            while True:
+                with anyio.fail_after(self._silence):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
 
     async def aclose(self) -> None:
         await self._reply.aclose()
