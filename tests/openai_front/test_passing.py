@@ -11,7 +11,10 @@ import anyio
 import httpx2
 import openai
 import pytest
+from pydantic import SecretStr
 
+from lap_mcp.config import ModelTable
+from lap_mcp.openai_front.wire import ApiError
 from tests.canary import keep
 from tests.openai_front.fronting import BOB_KEY, TOOL, UPSTREAM_KEY, fronted
 from tests.openai_front.model import Break, Call, Code, Hang, Model, Say, Status
@@ -417,3 +420,38 @@ async def test_a_compressed_answer_is_passed_on_as_compressed(tmp_path: Path) ->
     ):
         answer = await f.raw().post("/responses", json={"model": "z", "input": "x"})
     assert answer.json() == {"id": "r"}
+
+
+async def test_behind_a_proxy_the_general_client_does_the_same(tmp_path: Path) -> None:
+    from lap_mcp.openai_front.models import is_proxied
+    from lap_mcp.openai_front.upstream import Refused, Upstream
+    from tests.openai_front.model import playing
+
+    refusal = Status(429, {"error": {"message": UPSTREAM_KEY}}, {"retry-after": "3"})
+    async with playing(Model([Say("hi")], refusal, [Say("hi"), Hang()])) as model:
+        table = ModelTable.model_validate(
+            {"base_url": model.url, "api_key": "env:X", "silence": 0.3},
+            context={"resolve_secret": lambda _: SecretStr(UPSTREAM_KEY)},
+        )
+        upstream = Upstream("m", table, proxied=True)
+        assert upstream.direct is None
+        assert not is_proxied(model.url)
+        async with upstream.events("responses", ODD, {}) as events:
+            kinds = [event["type"] async for event in events if "type" in event]
+        with pytest.raises(Refused) as caught:
+            async with upstream.send("POST", "responses", json.dumps(ODD).encode(), {}):
+                pass
+
+        async def hear() -> None:
+            async with upstream.events("responses", {**ODD, "stream": True}, {}) as events:
+                async for _ in events:
+                    pass
+
+        with pytest.raises(ApiError, match=r"nothing for 0\.3 s"):
+            await hear()
+        await upstream.aclose()
+        await eventually_async(lambda: model.open == 0)
+    assert kinds == []
+    assert caught.value.retry_after == 3.0
+    assert UPSTREAM_KEY.encode() not in caught.value.body
+    assert model.headers[0]["authorization"] == f"Bearer {UPSTREAM_KEY}"
