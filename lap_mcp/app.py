@@ -276,7 +276,14 @@ async def open_services(
             tasks.start_soon(parts.refresher.run)
             sandboxes.prepare()
             tasks.start_soon(keep_reaping, launcher)
-        front = front_door(parts.database, blobs, sandboxes, new_front_id, config.openai.max_file)
+        front = front_door(
+            parts.database,
+            blobs,
+            sandboxes,
+            new_front_id,
+            config.openai.max_file,
+            scrub=program.scrubber.data,
+        )
         if server:
             tasks.start_soon(
                 keep_forgetting, parts.database, front.clock, _session_limits(config).retention

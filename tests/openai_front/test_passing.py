@@ -95,6 +95,15 @@ async def test_the_upstreams_key_reaches_nobody_even_where_the_upstream_echoes_i
         keep(answer.text)
 
 
+async def test_a_key_that_an_upstream_says_in_its_stream_is_not_stored(tmp_path: Path) -> None:
+    model = Model([Code("say 1")], [Say(f"the key is {UPSTREAM_KEY}")])
+    async with fronted(model, tmp_path) as f:
+        client = f.client()
+        answer = await client.responses.create(model="gpt-test", input="go", tools=[TOOL])  # type: ignore[list-item]
+        kept = await client.responses.retrieve(answer.id)
+    assert kept.output_text == "the key is [secret]"
+
+
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
 async def test_an_upstreams_error_keeps_its_status_headers_and_body(
     tmp_path: Path, status: int
