@@ -42,11 +42,13 @@ if TYPE_CHECKING:
 
     from lap_mcp.control.changes import Changes
     from lap_mcp.control.engine import SessionLimits
+    from lap_mcp.control.front import FrontDoor
     from lap_mcp.control.prompt_files import ReadPath
     from lap_mcp.control.refresh import Refresher
     from lap_mcp.control.registry import Registry
-    from lap_mcp.control.sandboxes import SandboxLimits
+    from lap_mcp.control.sandboxes import Sandboxes, SandboxLimits
     from lap_mcp.control.services import Services
+    from lap_mcp.store.blobs import BlobStore
     from lap_mcp.store.database import Database
 
 logger = logging.getLogger(__name__)
@@ -243,12 +245,11 @@ async def open_services(
     Raises:
         ConfigError, StoreError: only if not `lenient`.
     """
-    from lap_mcp.control.front import front_door, keep_forgetting
+    from lap_mcp.control.front import keep_forgetting
     from lap_mcp.control.opening import EngineOptions, open_sessions
     from lap_mcp.control.prompt_files import GivenFiles
     from lap_mcp.control.sandboxes import Sandboxes
     from lap_mcp.control.services import Services
-    from lap_mcp.openai_front.wire import new_id as new_front_id
     from lap_mcp.store.blobs import BlobStore
 
     async with AsyncExitStack() as stack:
@@ -276,14 +277,7 @@ async def open_services(
             tasks.start_soon(parts.refresher.run)
             sandboxes.prepare()
             tasks.start_soon(keep_reaping, launcher)
-        front = front_door(
-            parts.database,
-            blobs,
-            sandboxes,
-            new_front_id,
-            config.openai.max_file,
-            scrub=program.scrubber.data,
-        )
+        front = _front_door(parts, blobs, sandboxes)
         if server:
             tasks.start_soon(
                 keep_forgetting, parts.database, front.clock, _session_limits(config).retention
@@ -297,6 +291,14 @@ async def open_services(
             status=lambda: status(parts, launcher),
         )
         yield Running(services=services, parts=parts, launcher=launcher)
+
+
+def _front_door(parts: Parts, blobs: BlobStore, sandboxes: Sandboxes) -> FrontDoor:
+    from lap_mcp.control.front import front_door
+    from lap_mcp.openai_front.wire import new_id
+
+    most, scrub = parts.config.openai.max_file, parts.program.scrubber.data
+    return front_door(parts.database, blobs, sandboxes, new_id, most, scrub=scrub)
 
 
 def _session_limits(config: Config) -> SessionLimits:
