@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from lap_mcp.control.changes import Changes
     from lap_mcp.control.engine import SessionLimits
+    from lap_mcp.control.front import FrontDoor
     from lap_mcp.control.opening import EngineOptions
     from lap_mcp.control.prompt_files import ReadPath
     from lap_mcp.control.refresh import Refresher
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from lap_mcp.control.saving import OutputFolder
     from lap_mcp.control.services import Services
     from lap_mcp.control.sessions import Sessions
+    from lap_mcp.store.blobs import BlobStore
     from lap_mcp.store.database import Database
 
 logger = logging.getLogger(__name__)
@@ -224,11 +226,10 @@ async def open_services(
     Raises:
         ConfigError, StoreError: only if not `lenient`.
     """
-    from lap_mcp.control.front import front_door, keep_forgetting
+    from lap_mcp.control.front import keep_forgetting
     from lap_mcp.control.opening import open_sessions
     from lap_mcp.control.prompt_files import GivenFiles
     from lap_mcp.control.services import Services
-    from lap_mcp.openai_front.wire import new_id as new_front_id
     from lap_mcp.store.blobs import BlobStore
 
     async with AsyncExitStack() as stack:
@@ -250,7 +251,7 @@ async def open_services(
         )
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        front = front_door(parts.database, blobs, sandboxes, new_front_id, config.openai.max_file)
+        front = _front_door(parts, blobs, sandboxes)
         if server:
             tasks.start_soon(parts.refresher.run)
             sandboxes.prepare()
@@ -277,6 +278,14 @@ def _engine_options(parts: Parts, *, adopt: bool) -> EngineOptions:
         scrubber=parts.program.scrubber,
         adopt=adopt,
     )
+
+
+def _front_door(parts: Parts, blobs: BlobStore, sandboxes: Sandboxes) -> FrontDoor:
+    from lap_mcp.control.front import front_door
+    from lap_mcp.openai_front.wire import new_id
+
+    most, scrub = parts.config.openai.max_file, parts.program.scrubber.data
+    return front_door(parts.database, blobs, sandboxes, new_id, most, scrub=scrub)
 
 
 def _session_limits(config: Config) -> SessionLimits:

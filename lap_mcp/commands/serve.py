@@ -82,6 +82,8 @@ def client_lines(address: str, home: Path, *, first: bool) -> str:
             f"LAP MCP is served at {address}",
             f"The key {written} {key_file(home)}; `lap-mcp keys show` prints it.",
             "",
+            f"OpenAI SDK:   export OPENAI_BASE_URL={address.removesuffix('/mcp')}/v1 "
+            "OPENAI_API_KEY=$(lap-mcp keys show)   # models: [models.NAME] in lap.toml",
             "Claude Code:  claude mcp add --transport http lap "
             f'{address} --header "Authorization: Bearer $(lap-mcp keys show)"',
             "Codex:        export LAP_KEY=$(lap-mcp keys show)   # and in ~/.codex/config.toml:",

@@ -335,6 +335,12 @@ class _Tables:
         defaults = [name for name, table in found.items() if table.default]
         for name in defaults[1:]:
             self._fault(("models", name, "default"), f"{defaults[0]} is the default already.")
+        owners: dict[str, str] = {}
+        for name, table in found.items():
+            for known in (name, *table.aliases):
+                if owners.setdefault(known, name) != name:
+                    words = f"{known!r} is a name of [models.{owners[known]}] already."
+                    self._fault(("models", name), words)
         return found
 
     def _unknown_runtime(self, key: KeyPath, name: str, known: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from lap_runtimes.config import Address, Secret
+from lap_runtimes.config import Address, PlainHeaders, Secret
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from .units import Duration, Size
@@ -136,7 +136,7 @@ class ModelTable(Table):
     images: bool | None = None
     """The model can look at figures that its code draws.  Unset: yes with `responses`, no with
     `chat`."""
-    headers: Mapping[str, str] = Field(default_factory=dict)
+    headers: PlainHeaders = Field(default_factory=dict)
     """Fixed headers that are not secret."""
     ca_file: str | None = None
     """PEM bundle to trust in place of the system's."""

@@ -222,7 +222,8 @@ class Containers:
     async def _box(self, principal: Principal, known: Known) -> tuple[str, bool]:
         """The container's sandbox; a new one has all its files."""
         container = known.container
-        memory = int(container.memory[:-1]) * 1024**3
+        # The smallest tier is what the operator gives a sandbox.
+        memory = None if container.memory == "1g" else int(container.memory[:-1]) * 1024**3
         box, fresh = await self._boxes.open(principal, scope_of(container.id), memory=memory)
         wanted = known.files.keys() if fresh else known.pending & known.files.keys()
         placed = [known.files[path] for path in sorted(wanted)]

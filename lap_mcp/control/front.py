@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
@@ -105,13 +105,21 @@ class Uploads:
 class Remembered:
     """Responses by id, and code calls by the ids that a client shows again."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, scrub: Callable[[Any], Any]) -> None:
+        """`scrub` takes known secrets out of what is stored."""
         self._database = database
         self._clock = clock
+        self._scrub = scrub
         self._unstored: OrderedDict[tuple[str, str], Any] = OrderedDict()
         """Calls of responses that are not to be stored: in memory, the newest only."""
 
     async def keep(self, kept: StoredResponse) -> None:
+        kept = replace(
+            kept,
+            response=self._scrub(kept.response),
+            given=self._scrub(kept.given),
+            history=self._scrub(kept.history),
+        )
         await self._database.write(lambda connection: front.keep_response(connection, kept))
 
     async def response(self, principal: Principal, response_id: str) -> StoredResponse | None:
@@ -133,9 +141,9 @@ class Remembered:
             while len(self._unstored) > _UNSTORED:
                 self._unstored.popitem(last=False)
         elif found:
-            now = self._clock.now()
+            now, clean = self._clock.now(), self._scrub(found)
             await self._database.write(
-                lambda connection: front.keep_calls(connection, principal.id, found, now)
+                lambda connection: front.keep_calls(connection, principal.id, clean, now)
             )
 
     async def calls(self, principal: Principal, ids: Sequence[str]) -> Mapping[str, Any]:
@@ -167,6 +175,8 @@ def front_door(
     boxes: BoxesAPI,
     new_id: Callable[[str], str],
     max_file: int,
+    *,
+    scrub: Callable[[Any], Any],
     clock: Clock | None = None,
 ) -> FrontDoor:
     """Does no I/O."""
@@ -174,7 +184,7 @@ def front_door(
     return FrontDoor(
         containers=Containers(boxes, database, blobs, clock, new_id),
         uploads=Uploads(database, blobs, clock, new_id, max_file),
-        remembered=Remembered(database, clock),
+        remembered=Remembered(database, clock, scrub),
         clock=clock,
         new_id=new_id,
     )

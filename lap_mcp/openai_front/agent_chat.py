@@ -17,7 +17,7 @@ from lap_mcp.model import Principal
 
 from .agents import WAITING, begin, prompt_of
 from .http import EventStream, Whole
-from .wire import ApiError, Json, bad, chunk_event, mapping, sequence
+from .wire import ApiError, Json, bad, chunk_event, sequence
 
 Tell = Callable[[Json], Awaitable[None]]
 
@@ -28,11 +28,11 @@ def agent_chat(
     """Raises: ApiError."""
     if body.get("tools"):
         raise bad("tools cannot be given to an agent: it has its own.", "tools")
-    asked = [each for each in sequence(body.get("messages")) if mapping(each).get("role") == "user"]
-    if len(asked) > 1:
+    asked = sequence(body.get("messages"))
+    if len(asked) != 1:
         raise bad(
-            "An agent keeps its own conversation, which a chat cannot name. Use /v1/responses "
-            "with previous_response_id to go on.",
+            "An agent keeps its own conversation, which a chat cannot name: send one message of "
+            "the user. Use /v1/responses with previous_response_id to go on.",
             "messages",
         )
     base = {

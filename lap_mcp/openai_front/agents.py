@@ -30,14 +30,17 @@ Told = tuple[str, str]
 
 
 def prompt_of(given: Any) -> str:
-    """The newest words of the user.  Raises: ApiError."""
+    """The words of the user, the only message.  Raises: ApiError."""
     if isinstance(given, str):
         return given
-    for item in reversed(sequence(given)):
-        found = mapping(item)
-        if found.get("role") == "user":
-            return _text(found.get("content"))
-    raise bad("The input has no message of the user.", "input")
+    said = [mapping(item) for item in sequence(given)]
+    if len(said) != 1 or said[0].get("role") != "user":
+        raise bad(
+            "An agent keeps its own conversation: send one message of the user, and go on with "
+            "previous_response_id.",
+            "input",
+        )
+    return _text(said[0].get("content"))
 
 
 def _text(content: Any) -> str:
@@ -157,9 +160,11 @@ class AgentResponse:
     async def begin(self) -> None:
         """Raises: ApiError, LapError."""
         body = self._plan.body
-        for key in ("tools", "background", "conversation"):
+        for key in ("tools", "background", "conversation", "instructions"):
             if body.get(key):
                 raise bad(f"{key} cannot be given to an agent: it has its own.", key)
+        if mapping(mapping(body.get("text")).get("format")).get("type", "text") != "text":
+            raise bad("An agent answers in text; text.format cannot be chosen.", "text")
         session_id = None
         if (previous := body.get("previous_response_id")) is not None:
             found = await self._front.remembered.response(self._principal, str(previous))

@@ -42,6 +42,8 @@ class _Work:
     changed: anyio.Event = field(default_factory=anyio.Event)
     over: anyio.Event = field(default_factory=anyio.Event)
     cancelled: bool = False
+    forgotten: bool = False
+    """It was deleted: nothing of it is to be stored any more."""
 
     async def event(self, event: Mapping[str, Any], /) -> None:
         """A sink: every event is kept for whoever follows."""
@@ -74,18 +76,25 @@ class Background:
         work = _Work(request.principal.id, responding, request)
         first = {**self._state(work, "queued"), "status": "queued"}
         await self._keep(work, first)
+        self._make_room()
         self._works[responding.id] = work
         tasks.start_soon(self._run, work)
         if request.plan.stream:
             return EventStream(lambda stream: _follow(work, stream, 0), named_event)
         return answered(first)
 
+    def _make_room(self) -> None:
+        """Of those that have ended, the oldest are no longer streamed again."""
+        ended = [id_ for id_, work in self._works.items() if work.over.is_set()]
+        for id_ in ended[: max(0, len(ended) - MAX_RUNNING)]:
+            del self._works[id_]
+
     async def _run(self, work: _Work) -> None:
         try:
             with work.scope:
                 await self._keep(work, self._state(work, "in_progress"))
                 await self._respond(work)
-            if work.cancelled:
+            if work.cancelled and not work.forgotten:
                 await self._keep(work, self._state(work, "cancelled"))
         finally:
             if not work.over.is_set() and not work.cancelled and work.scope.cancel_called is False:
@@ -93,8 +102,7 @@ class Background:
                     await self._unfinished(work)
             work.over.set()
             work.tell()
-        with anyio.move_on_after(KEPT):
-            await anyio.sleep(KEPT)
+        await anyio.sleep(KEPT)
         self._works.pop(work.responding.id, None)
 
     async def _respond(self, work: _Work) -> None:
@@ -127,7 +135,7 @@ class Background:
     def forget(self, principal: Principal, response_id: str) -> None:
         work = self._works.get(response_id)
         if work is not None and work.principal == principal.id:
-            work.cancelled = True
+            work.cancelled = work.forgotten = True
             work.scope.cancel()
 
     async def follow(self, principal: Principal, request: Request) -> Response:

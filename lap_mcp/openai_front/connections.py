@@ -65,12 +65,21 @@ class _Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def _silent(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(TimeoutError())
+
     def write(self, data: bytes) -> None:
         assert self._transport is not None
         self._transport.write(data)
 
-    async def event(self) -> h11.Event | type[h11.PAUSED]:
-        """The next event.  Raises: h11.RemoteProtocolError."""
+    async def event(self, silence: float) -> h11.Event | type[h11.PAUSED]:
+        """The next event.
+
+        Raises:
+            h11.RemoteProtocolError
+            TimeoutError: not a byte came for `silence` seconds.
+        """
         while True:
             event = self.h11.next_event()
             if event is not h11.NEED_DATA:
@@ -80,10 +89,14 @@ class _Connection(asyncio.Protocol):
                 return event
             self._buffered = 0
             self._resume()
-            self._waiter = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            # A timer of the loop costs a fiftieth of a cancel scope, and this is waited for often.
+            timer = loop.call_later(silence, self._silent)
             try:
                 await self._waiter
             finally:
+                timer.cancel()
                 self._waiter = None
 
     def _taken(self, size: int) -> None:
@@ -120,10 +133,10 @@ class DirectReply:
         self.headers: Pairs = list(head.headers)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body as it comes.  Raises: Unavailable, where it breaks off."""
+        """The body as it comes.  Raises: Unavailable, where it breaks off; TimeoutError."""
         while True:
             try:
-                event = await self._connection.event()
+                event = await self._connection.event(self._owner.silence)
             except h11.RemoteProtocolError as error:
                 raise Unavailable(f"{self._owner.where}: the answer broke off") from error
             if isinstance(event, h11.Data):
@@ -148,8 +161,11 @@ class Connections:
         context: Callable[[], ssl.SSLContext] | None,
         keep: int,
         connect_timeout: float,
+        silence: float = 600.0,
     ) -> None:
-        """`context` makes the TLS context, which reads files; `None`: no TLS."""
+        """`context` makes the TLS context, which reads files; `None`: no TLS.  `silence`: how many
+        seconds the other side may send nothing."""
+        self.silence = silence
         self.where = host
         self._address = (host, port)
         self._make_context = context
@@ -167,6 +183,7 @@ class Connections:
         Raises:
             Unavailable: no connection (`sent` is false), or it broke.
             ProtocolError: what came is not HTTP, or a redirect, which is not followed.
+            TimeoutError: nothing came.
         """
         connection = self._reused() or await self._connected()
         try:
@@ -247,7 +264,7 @@ class Connections:
     async def _head(self, connection: _Connection) -> h11.Response:
         while True:
             try:
-                event = await connection.event()
+                event = await connection.event(self.silence)
             except h11.RemoteProtocolError as error:
                 if connection.lost:
                     raise Unavailable(f"{self.where}: the connection broke") from error

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lap_mcp.control.containers import MINUTES
+from lap_mcp.plain_text import one_line
 from lap_mcp.store.front import Container, FrontFile
 
 from .http import answered, body_of, handled, principal_of
@@ -49,6 +50,7 @@ class ContainerRoutes:
         name = body.get("name")
         if not isinstance(name, str) or not 0 < len(name) <= 300:
             raise bad("name is required: text of at most 300 characters.", "name")
+        name = one_line(name, 300)
         refuse_network(body.get("network_policy"), "network_policy")
         if body.get("skills"):
             raise bad("Containers of this server take no skills.", "skills")

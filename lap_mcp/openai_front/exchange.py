@@ -151,7 +151,7 @@ class Exchange:
         return [
             event
             for index, item in enumerate(sequence(response.get("output")))
-            if isinstance(item, dict) and index not in self._done
+            if isinstance(item, dict) and not {index, str(item.get("id"))} & self._done
             for event in item_events(item, index)
             if event["type"].endswith("item.done") or not self._known(index)
         ]

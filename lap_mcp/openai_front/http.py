@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,6 +25,8 @@ from .wire import DONE, KEEP_ALIVE, ApiError, Json, bad, encode, error_body
 
 logger = logging.getLogger(__name__)
 
+_LARGE: Final = 1024 * 1024
+"""Bytes of a body that would hold up everybody else while it is read."""
 QUIET: Final = 10.0
 """Seconds without an event after which a stream gets a comment, so that nobody in between closes
 it."""
@@ -57,7 +60,10 @@ async def body_of(request: Request) -> tuple[bytes, Json]:
     """The body, raw and read.  Raises: ApiError."""
     raw = await request.body()
     try:
-        value = json.loads(raw)
+        if len(raw) < _LARGE:
+            value = json.loads(raw)
+        else:
+            value = await anyio.to_thread.run_sync(json.loads, raw)
     except (ValueError, RecursionError) as error:
         raise bad(f"The body is not valid JSON: {error}") from error
     if not isinstance(value, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from .upstream import sent_on
 from .wire import Json, bad, missing, named_event
 
 _PAGE: Final = 100
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
 class ResponseRoutes:
@@ -113,19 +115,23 @@ class ResponseRoutes:
 
     async def _rest(self, request: Request) -> Response:
         """`compact`, `input_tokens` and whatever comes: the upstream's business."""
+        rest = request.path_params["rest"]
+        if not _PLAIN.fullmatch(rest):
+            # The upstream would see its own path, under our key.
+            raise missing("There is no such path.")
         raw, body = await body_of(request)
         target = self._shared.models.find(body.get("model"))
         found = await asked(
             await self._shared.front(), principal_of(request), body, target,
             sent_on(request.headers),
         )  # fmt: skip
-        return Relayed(lambda: relayed(found, raw, f"responses/{request.path_params['rest']}"))
+        return Relayed(lambda: relayed(found, raw, f"responses/{rest}"))
 
     async def _elsewhere(self, request: Request) -> Response:
         """An id that is not ours may be the upstream's."""
         upstream = self._shared.models.only()
         id_ = request.path_params["id"]
-        if upstream is None or not id_.replace("_", "").replace("-", "").isalnum():
+        if upstream is None or not _PLAIN.fullmatch(id_):
             raise missing(f"Response with id '{id_[:100]}' not found.")
         path = request.url.path.removeprefix("/v1/")
         query = f"?{request.url.query}" if request.url.query else ""

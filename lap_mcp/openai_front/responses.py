@@ -93,6 +93,8 @@ async def _previous(
             param="previous_response_id",
             code="previous_response_not_found",
         )
+    if found is not None and found.response.get("status") in ("queued", "in_progress"):
+        raise bad("The previous response still runs; wait until it ends.", "previous_response_id")
     return found
 
 

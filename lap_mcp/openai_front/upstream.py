@@ -8,8 +8,9 @@ request is never repeated here once it may have been seen; one that was refused 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -25,6 +26,8 @@ from lap_mcp.config import ModelTable
 from .connections import Connections, DirectReply, Pairs
 from .objects import Objects
 from .wire import ApiError, Json, encode
+
+logger = logging.getLogger(__name__)
 
 MAX_ERROR: Final = 256 * 1024
 PATIENCE: Final = 30.0
@@ -42,7 +45,6 @@ _DROPPED: Final = frozenset(
         b"transfer-encoding",
         b"upgrade",
         b"content-length",
-        b"content-encoding",
         b"set-cookie",
         b"server",
         b"date",
@@ -120,6 +122,7 @@ class Upstream:
             context=(lambda: tls_context(table.ca_file)) if secure else None,
             keep=table.connections,
             connect_timeout=table.connect_timeout,
+            silence=table.silence,
         )  # fmt: skip
 
     async def aclose(self) -> None:
@@ -180,16 +183,14 @@ class Upstream:
         self, method: str, path: str, content: bytes | None, headers: Mapping[str, str]
     ) -> AnyReply:
         try:
-            with anyio.fail_after(self.table.silence):
-                if self.direct is None:
-                    return _General(
-                        await self._http.open(
-                            method, self._http.url(path), content=content, headers=headers
-                        )
-                    )
+            if self.direct is not None:
                 sent = {**self._fixed, **headers, **self._secrets()}
                 pairs = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in sent.items()]
                 return await self.direct.request(method, f"{self._path}/{path}", pairs, content)
+            with anyio.fail_after(self.table.silence):
+                url = self._http.url(path)
+                reply = await self._http.open(method, url, content=content, headers=headers)
+            return _General(reply, self.table.silence)
         except TimeoutError as error:
             raise self._silent() from error
 
@@ -200,14 +201,9 @@ class Upstream:
 
     async def _pieces(self, reply: AnyReply) -> AsyncIterator[bytes]:
         chunks = reply.chunks()
-        silence = self.table.silence
         try:
             with self._worded():
-                while True:
-                    with anyio.fail_after(silence):
-                        chunk = await anext(chunks, None)
-                    if chunk is None:
-                        return
+                async for chunk in chunks:
                     yield chunk
         except TimeoutError as error:
             raise self._silent() from error
@@ -248,6 +244,8 @@ class _Worded:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RuntimeFailure):
+            logger.warning("model %s: %s", self._name, error)
         if isinstance(error, ProtocolError):
             raise ApiError(
                 502,
@@ -270,16 +268,24 @@ def sent_on(headers: Mapping[str, str]) -> dict[str, str]:
 class _General:
     """A reply of the general client, in the shape of ours."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, silence: float) -> None:
         self._reply = reply
+        self._silence = silence
         self.status = reply.status
         self.headers: Pairs = [
             (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
             for name, value in reply.headers.items()
+            if name.lower() != "content-encoding"  # the general client has decoded it
         ]
 
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        return self._reply.chunks()
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._reply.chunks()) as chunks:
+            while True:
+                with anyio.fail_after(self._silence):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
 
     async def aclose(self) -> None:
         await self._reply.aclose()

@@ -38,7 +38,8 @@ def encode(value: Any) -> bytes:
 
 def named_event(event: Mapping[str, Any]) -> bytes:
     """An event of a Responses stream."""
-    return b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), encode(event))
+    kind = b" ".join(str(event["type"]).encode("ascii", "replace").split())
+    return b"event: %b\ndata: %b\n\n" % (kind, encode(event))
 
 
 def chunk_event(chunk: Mapping[str, Any]) -> bytes:

@@ -3,6 +3,7 @@ somebody else is not there."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,10 +11,29 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from .codec import dump, load
+from .codec import load
 from .front_tables import calls, containers, files, responses
 
 _BATCH = 200
+
+
+def _text(value: Any) -> str:
+    """JSON that every database can hold: what others sent may have half a character in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isascii() or _holdable(text) else json.dumps(value, separators=(",", ":"))
+
+
+def _holdable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _may_be(id_: str) -> bool:
+    """Whether it may be an id at all: what clients send reaches no query otherwise."""
+    return id_.isascii() and id_.isprintable() and len(id_) <= 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +95,8 @@ def add_container(connection: Connection, container: Container) -> None:
 
 
 def container(connection: Connection, principal: str, id_: str) -> Container | None:
+    if not _may_be(id_):
+        return None
     query = sa.select(containers).where(containers.c.id == id_, containers.c.principal == principal)
     row = connection.execute(query).first()
     return None if row is None else Container(**row._mapping)
@@ -114,6 +136,8 @@ def file(connection: Connection, principal: str, id_: str, container_id: str | N
     FrontFile | None
 ):  # fmt: skip
     """An upload, or with `container_id` a file of that container."""
+    if not _may_be(id_):
+        return None
     query = sa.select(files).where(
         files.c.id == id_,
         files.c.principal == principal,
@@ -160,7 +184,7 @@ def _paged(
     connection: Connection, query: sa.Select[Any], table: sa.Table, page: PageOf
 ) -> sa.Select[Any]:
     order = (table.c.created_at, table.c.id)
-    if page.after is not None:
+    if page.after is not None and _may_be(page.after):
         mark = connection.execute(
             sa.select(*order).where(
                 table.c.id == page.after,
@@ -177,9 +201,9 @@ def keep_response(connection: Connection, kept: StoredResponse) -> None:
     """New, or in place of an earlier state of it."""
     values = {
         **asdict(kept),
-        "response": dump(kept.response),
-        "given": dump(list(kept.given)),
-        "history": dump(list(kept.history)),
+        "response": _text(kept.response),
+        "given": _text(list(kept.given)),
+        "history": _text(list(kept.history)),
     }
     known = connection.execute(
         responses.update()
@@ -191,6 +215,8 @@ def keep_response(connection: Connection, kept: StoredResponse) -> None:
 
 
 def response(connection: Connection, principal: str, id_: str) -> StoredResponse | None:
+    if not _may_be(id_):
+        return None
     query = sa.select(responses).where(responses.c.id == id_, responses.c.principal == principal)
     row = connection.execute(query).first()
     if row is None:
@@ -214,7 +240,7 @@ def keep_calls(
     connection.execute(
         calls.insert(),
         [
-            {"id": id_, "principal": principal, "data": dump(data), "created_at": now}
+            {"id": id_, "principal": principal, "data": _text(data), "created_at": now}
             for id_, data in found.items()
         ],
     )
@@ -222,7 +248,7 @@ def keep_calls(
 
 def known_calls(connection: Connection, principal: str, ids: Sequence[str]) -> Mapping[str, Any]:
     query = sa.select(calls.c.id, calls.c.data).where(
-        calls.c.principal == principal, calls.c.id.in_(list(ids))
+        calls.c.principal == principal, calls.c.id.in_([id_ for id_ in ids if _may_be(id_)])
     )
     return {row.id: load(row.data) for row in connection.execute(query)}
 

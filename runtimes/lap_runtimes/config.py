@@ -19,7 +19,6 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationInfo,
-    field_validator,
 )
 
 from lap_runtimes.origin import origin_of
@@ -65,6 +64,17 @@ Secret = Annotated[SecretStr, BeforeValidator(resolve_secret), AfterValidator(_f
 Address = Annotated[str, AfterValidator(one_origin)]
 """An http or https address, without a credential in it."""
 
+
+def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in headers.items():
+        if not (f"{name}{value}".isascii() and f"{name}{value}".isprintable()):
+            raise ValueError(f"{name!r} holds characters that cannot be sent in a header")
+    return headers
+
+
+PlainHeaders = Annotated[Mapping[str, str], AfterValidator(_sendable)]
+"""Fixed headers that are not secret."""
+
 Origins = Annotated[tuple[str, ...], AfterValidator(_origins)]
 """Origins beside that of `url` that an answer may lead to; they never get the credential."""
 
@@ -97,7 +107,7 @@ class HTTPRuntimeConfig(RuntimeConfig):
     url: Address
     """Base address.  The credential is sent to its origin and to no other."""
     auth: Auth = Auth()
-    headers: Mapping[str, str] = Field(default_factory=dict)
+    headers: PlainHeaders = Field(default_factory=dict)
     """Fixed headers that are not secret."""
     allow_origins: Origins = ()
     """Other origins that a redirect, a card or a file link may lead to.  `*` allows file links to
@@ -106,11 +116,3 @@ class HTTPRuntimeConfig(RuntimeConfig):
     """PEM bundle to trust in place of the system's."""
     connect_timeout: float = Field(10.0, gt=0)
     """Seconds."""
-
-    @field_validator("headers")
-    @classmethod
-    def _sendable(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
-        for name, value in headers.items():
-            if not (f"{name}{value}".isascii() and f"{name}{value}".isprintable()):
-                raise ValueError(f"{name!r} holds characters that cannot be sent in a header")
-        return headers

@@ -22,6 +22,7 @@ from lap_mcp.mcp_server.face import Face
 from lap_mcp.mcp_server.options import FaceOptions
 from lap_mcp.openai_front.front import OpenAIFront
 from lap_mcp.openai_front.wire import new_id
+from lap_mcp.scrub import Scrubber
 from lap_mcp.store.blobs import BlobStore
 from lap_mcp.store.database import open_database
 from lap_mcp.web import HttpFace, HttpOptions, build_app, keys, listen, serve
@@ -135,7 +136,9 @@ async def fronted(
         world = World()
         await stack.enter_async_context(world.running())
         blobs = BlobStore(folder / "blobs")
-        door = front_door(database, blobs, sandboxes, new_id, 1024 * 1024, clock)
+        door = front_door(
+            database, blobs, sandboxes, new_id, 1024 * 1024, scrub=_scrubbed, clock=clock
+        )
         services = await world.services()
         services = Services(
             sessions=services.sessions,
@@ -174,6 +177,12 @@ def _secret() -> Any:
     from pydantic import SecretStr
 
     return SecretStr(UPSTREAM_KEY)
+
+
+def _scrubbed(value: Any) -> Any:
+    scrubber = Scrubber()
+    scrubber.add(UPSTREAM_KEY)
+    return scrubber.data(value)
 
 
 async def _no_files(principal: Any, given: Any) -> Any:

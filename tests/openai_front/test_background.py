@@ -74,6 +74,21 @@ async def test_a_background_stream_can_be_left_and_followed_again(tmp_path: Path
         assert f.launcher.sandboxes[0].interrupts == 1
 
 
+async def test_a_deleted_background_response_ends_and_stays_deleted(tmp_path: Path) -> None:
+    async with fronted(
+        Model([Code("forever")]),
+        tmp_path,
+        tables=lambda url: {"gpt-test": {"base_url": url}, "other": {"base_url": url}},
+    ) as f:
+        id_ = (await begin(f)).id
+        await eventually_async(lambda: f.launcher.sandboxes and f.launcher.sandboxes[0].running)
+        await f.client().responses.delete(id_)
+        await eventually_async(lambda: f.launcher.sandboxes[0].interrupts == 1)
+        await eventually_async(lambda: f.model.open == 0)
+        with pytest.raises(openai.NotFoundError):
+            await f.client().responses.retrieve(id_)
+
+
 async def test_what_fails_in_the_background_is_found_by_its_id(tmp_path: Path) -> None:
     async with fronted(Model(Status(500)), tmp_path) as f:
         found = await ended(f, (await begin(f)).id)
@@ -140,6 +155,9 @@ async def test_an_agent_that_fails_or_is_unknown_is_told(tmp_path: Path) -> None
         client = f.client()
         with pytest.raises(openai.NotFoundError):
             await client.responses.create(model="agent/none_such", input="x")
+        talk: Any = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+        with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+            await client.responses.create(model="agent/echo", input=talk)
         with pytest.raises(openai.BadRequestError, match="tools"):
             await client.responses.create(model="agent/echo", input="x", tools=[TOOL])  # type: ignore[list-item]
         failed = await client.responses.create(model="agent/failing", input="x")

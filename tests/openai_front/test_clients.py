@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,21 @@ async def test_the_official_python_client_bears_our_live_output(tmp_path: Path) 
             final = await events.get_final_response()
     assert [event.delta for event in told] == ["hi\n"]  # type: ignore[union-attr]
     assert final.output_text == "x"
+
+
+async def test_the_example_runs_and_saves_what_the_answer_links(tmp_path: Path) -> None:
+    model = Model(
+        [Code("say 42\nplot\nwrite monthly.csv 1,2")],
+        [Say("see [totals](sandbox:/mnt/data/monthly.csv)")],
+    )
+    example = NODE_MODULES.parent / "examples" / "openai_sdk" / "analysis.py"
+    async with fronted(model, tmp_path) as f:
+        environ = {"OPENAI_BASE_URL": f"{f.url}/v1", "OPENAI_API_KEY": ALICE_KEY, "PATH": ""}
+        with anyio.fail_after(60):
+            done = await anyio.run_process(
+                [sys.executable, str(example), "gpt-test"], cwd=tmp_path, env=environ
+            )
+    assert b"saved monthly.csv" in done.stdout
+    assert (tmp_path / "monthly.csv").read_bytes() == b"1,2"
+    assert sum(entry.name.endswith(".png") for entry in os.scandir(tmp_path)) == 1
+    assert f.launcher.sandboxes[0].files["sales.csv"][0].startswith(b"month,region")

@@ -11,7 +11,10 @@ import anyio
 import httpx2
 import openai
 import pytest
+from pydantic import SecretStr
 
+from lap_mcp.config import ModelTable
+from lap_mcp.openai_front.wire import ApiError
 from tests.canary import keep
 from tests.openai_front.fronting import BOB_KEY, TOOL, UPSTREAM_KEY, fronted
 from tests.openai_front.model import Break, Call, Code, Hang, Model, Say, Status
@@ -90,6 +93,15 @@ async def test_the_upstreams_key_reaches_nobody_even_where_the_upstream_echoes_i
         assert UPSTREAM_KEY not in answer.text
         assert "Incorrect API key provided: [secret]" in answer.text
         keep(answer.text)
+
+
+async def test_a_key_that_an_upstream_says_in_its_stream_is_not_stored(tmp_path: Path) -> None:
+    model = Model([Code("say 1")], [Say(f"the key is {UPSTREAM_KEY}")])
+    async with fronted(model, tmp_path) as f:
+        client = f.client()
+        answer = await client.responses.create(model="gpt-test", input="go", tools=[TOOL])  # type: ignore[list-item]
+        kept = await client.responses.retrieve(answer.id)
+    assert kept.output_text == "the key is [secret]"
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
@@ -347,3 +359,108 @@ def _key() -> str:
     from tests.openai_front.fronting import ALICE_KEY
 
     return ALICE_KEY
+
+
+async def test_no_path_leads_elsewhere_on_the_upstream(tmp_path: Path) -> None:
+    """The upstream would obey: the request has the operator's key."""
+    async with fronted(Model(), tmp_path) as f:
+        host, _, port = f.url.removeprefix("http://").partition(":")
+        for path in (
+            "responses/../files",
+            "responses/%2e%2e/files",
+            "responses/a%3fb",
+            "responses//x",
+        ):
+            stream = await anyio.connect_tcp(host, int(port))
+            head = f"POST /v1/{path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 2\r\n"
+            async with stream:
+                await stream.send(f"{head}Authorization: Bearer {_key()}\r\n\r\n{{}}".encode())
+                assert (await stream.receive())[9:12] in (b"404", b"400")
+        compact = {"model": "gpt-test", "input": "x"}
+        assert (await f.raw().post("/responses/compact", json=compact)).status_code == 200
+    assert f.model.paths == ["POST /v1/responses/compact"]
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\u0000", "\u202e", "x" * 5000])
+async def test_text_that_no_database_holds_breaks_nothing(tmp_path: Path, odd: str) -> None:
+    model = Model([Code(f"say {odd}")], [Say("x")])
+    body = {"model": "gpt-test", "input": odd, "tools": [TOOL], "metadata": {"a": odd}}
+    async with fronted(model, tmp_path) as f:
+        client = f.raw()
+
+        async def post(path: str, value: Any) -> httpx2.Response:
+            return await client.post(
+                path, content=json.dumps(value), headers={"content-type": "application/json"}
+            )
+
+        answer = await post("/responses", body)
+        assert answer.status_code == 200
+        assert (await client.get(f"/responses/{answer.json()['id']}")).status_code == 200
+        made = await post("/containers", {"name": odd[:300]})
+        assert made.status_code == 200
+        for wrong in (
+            {**body, "previous_response_id": odd},
+            {**body, "tools": [{**TOOL, "container": {"type": "auto", "file_ids": [odd]}}]},
+            {**body, "tools": [{**TOOL, "container": odd}]},
+            {**body, "input": [{"type": "code_interpreter_call", "id": odd, "container_id": odd}]},
+            {**body, "model": odd},
+        ):
+            model.script = [[Say("x")]]
+            assert (await post("/responses", wrong)).status_code in (200, 400, 404)
+
+
+async def test_a_compressed_answer_is_passed_on_as_compressed(tmp_path: Path) -> None:
+    import gzip
+
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from tests.openai_front.model import served
+
+    async def squeezed(_: Any) -> Response:
+        headers = {"content-encoding": "gzip", "content-type": "application/json"}
+        return Response(gzip.compress(b'{"id": "r"}'), headers=headers)
+
+    app = Starlette(routes=[Route("/v1/responses", squeezed, methods=["POST"])])
+    async with (
+        served(app) as url,
+        fronted(Model(), tmp_path, tables=lambda _: {"z": {"base_url": f"{url}/v1"}}) as f,
+    ):
+        answer = await f.raw().post("/responses", json={"model": "z", "input": "x"})
+    assert answer.json() == {"id": "r"}
+
+
+async def test_behind_a_proxy_the_general_client_does_the_same(tmp_path: Path) -> None:
+    from lap_mcp.openai_front.models import is_proxied
+    from lap_mcp.openai_front.upstream import Refused, Upstream
+    from tests.openai_front.model import playing
+
+    refusal = Status(429, {"error": {"message": UPSTREAM_KEY}}, {"retry-after": "3"})
+    async with playing(Model([Say("hi")], refusal, [Say("hi"), Hang()])) as model:
+        table = ModelTable.model_validate(
+            {"base_url": model.url, "api_key": "env:X", "silence": 0.3},
+            context={"resolve_secret": lambda _: SecretStr(UPSTREAM_KEY)},
+        )
+        upstream = Upstream("m", table, proxied=True)
+        assert upstream.direct is None
+        assert not is_proxied(model.url)
+        async with upstream.events("responses", ODD, {}) as events:
+            kinds = [event["type"] async for event in events if "type" in event]
+        with pytest.raises(Refused) as caught:
+            async with upstream.send("POST", "responses", json.dumps(ODD).encode(), {}):
+                pass
+
+        async def hear() -> None:
+            async with upstream.events("responses", {**ODD, "stream": True}, {}) as events:
+                async for _ in events:
+                    pass
+
+        with pytest.raises(ApiError, match=r"nothing for 0\.3 s"):
+            await hear()
+        await upstream.aclose()
+        await eventually_async(lambda: model.open == 0)
+    assert kinds == []
+    assert caught.value.retry_after == 3.0
+    assert UPSTREAM_KEY.encode() not in caught.value.body
+    assert model.headers[0]["authorization"] == f"Bearer {UPSTREAM_KEY}"

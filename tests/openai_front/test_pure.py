@@ -397,6 +397,12 @@ def test_an_upstream_that_ends_badly_in_a_later_round_keeps_what_was_done(
         assert whole["usage"]["input_tokens"] == 10
 
 
+@given(kind=st.text(max_size=20))
+def test_no_name_of_an_event_breaks_out_of_its_frame(kind: str) -> None:
+    (event,) = Objects().feed(named_event({"type": kind, "x": 1}))
+    assert (event["type"], event["x"]) == (kind, 1)
+
+
 def test_a_mixed_turn_in_chat_gives_the_client_its_own_calls_only() -> None:
     exchange = ChatExchange(setting({**BODY, "stream": True}))
     turns: list[Turn] = [[Code("a"), Call("get_weather", '{"x": 1}')]]

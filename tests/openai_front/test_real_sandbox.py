@@ -67,7 +67,7 @@ async def test_a_csv_is_analysed_plotted_and_its_results_downloaded(tmp_path: Pa
         [Say("The sum is 60: [summary](sandbox:/mnt/data/summary.csv)")],
         [Code("import os; print(sorted(os.listdir('/mnt/data'))); frame.shape")],
         [Say("kept")],
-        [Code("open('/mnt/data/summary.csv').read()[:6]")],
+        [Code("open('/mnt/data/summary.csv').read()[:8]")],
         [Say("restored")],
     )
     include: list[Any] = ["code_interpreter_call.outputs"]
