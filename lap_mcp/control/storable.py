@@ -48,6 +48,8 @@ def _fields(value: Any) -> Any:
 
 
 def _text(text: str) -> str:
+    if text.isascii() and "\x00" not in text:
+        return text
     if "\x00" in text:
         text = text.replace("\x00", "\ufffd")
     try:

@@ -143,11 +143,11 @@ class _SQLite:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer = _Lane(_sqlite_engine(path, "BEGIN IMMEDIATE"), 1)
-        self._quick_writer = _Lane(_sqlite_engine(path, "BEGIN IMMEDIATE", patient=False), 1)
-        self._quick_reader = _Lane(_sqlite_engine(path, "BEGIN", patient=False), 1)
+        self._writer = _Lane(_sqlite_engine(path), "BEGIN IMMEDIATE", 1)
+        self._quick_writer = _Lane(_sqlite_engine(path, patient=False), "BEGIN IMMEDIATE", 1)
+        self._quick_reader = _Lane(_sqlite_engine(path, patient=False), "BEGIN", 1)
         self._quick_writes = 0
-        self._reader = _Lane(_sqlite_engine(path, "BEGIN"), _READERS)
+        self._reader = _Lane(_sqlite_engine(path), "BEGIN", _READERS)
         self._watch: sqlite3.Connection | None = None
         self._watch_slot = anyio.CapacityLimiter(1)
 
@@ -189,8 +189,7 @@ class _SQLite:
         try:
             found = self._run(lane, query)
         except StoreError as error:
-            name = getattr(error.__cause__, "sqlite_errorname", "")
-            if name.startswith(_BUSY):
+            if _is_busy(error.__cause__):
                 raise _Busy from error
             raise
         # What is done is done; but others shall have their turn too.
@@ -225,11 +224,12 @@ class _SQLite:
 
 
 class _Lane:
-    """Connections of one kind, kept open between transactions: SQLAlchemy's way to a connection
-    and back costs as much as a transaction."""
+    """Connections of one kind, kept open between transactions, which the driver begins and ends:
+    SQLAlchemy's own way to a transaction and back costs as much as one."""
 
-    def __init__(self, engine: sa.Engine, size: int) -> None:
+    def __init__(self, engine: sa.Engine, begin: str, size: int) -> None:
         self._engine = engine
+        self._begin = begin
         self._size = size
         self._free: deque[Connection] = deque()
         self.slots = anyio.CapacityLimiter(size)
@@ -242,17 +242,27 @@ class _Lane:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         connection = self._free.pop() if self._free else self._engine.connect()
+        driver: Any = connection.connection.driver_connection
         try:
-            with connection.begin():
-                yield connection
-        except (SQLAlchemyError, sqlite3.Error):
-            # It may be the connection that is broken.
-            connection.invalidate()
-            connection.close()
+            driver.execute(self._begin)
+            yield connection
+            driver.commit()
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            if _is_busy(error):
+                self._put_back(connection, driver)
+            else:  # it may be the connection that is broken
+                connection.invalidate()
+                connection.close()
             raise
         except BaseException:
-            self._free.append(connection)
+            self._put_back(connection, driver)
             raise
+        self._put_back(connection, driver)
+
+    def _put_back(self, connection: Connection, driver: Any) -> None:
+        if connection.in_transaction():
+            connection.rollback()  # for SQLAlchemy, which began one of its own with a statement
+        driver.rollback()  # nothing, where there was a commit
         self._free.append(connection)
 
     def close(self) -> None:
@@ -261,7 +271,13 @@ class _Lane:
         self._engine.dispose()
 
 
-def _sqlite_engine(path: Path, begin: str, *, patient: bool = True) -> sa.Engine:
+def _is_busy(error: BaseException | None) -> bool:
+    """Another process is in the way."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(cause, "sqlite_errorname", "")).startswith(_BUSY)
+
+
+def _sqlite_engine(path: Path, *, patient: bool = True) -> sa.Engine:
     """`patient`: it waits for other writers, and copies the WAL when that has grown."""
     engine = sa.create_engine(
         f"sqlite:///{path}",
@@ -271,17 +287,12 @@ def _sqlite_engine(path: Path, begin: str, *, patient: bool = True) -> sa.Engine
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # SQLAlchemy says BEGIN, not the driver
+        connection.isolation_level = None  # `_Lane` says BEGIN, not the driver
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
         if not patient:
             connection.execute("PRAGMA wal_autocheckpoint=0")
-
-    @event.listens_for(engine, "begin")
-    def _began(connection: Connection) -> None:
-        # Past SQLAlchemy, for which it is a statement like any other, at a statement's price.
-        connection.connection.dbapi_connection.execute(begin)  # type: ignore[union-attr]
 
     return engine
 
