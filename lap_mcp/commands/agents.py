@@ -19,7 +19,7 @@ from lap_mcp.control.tool_names import slug
 from lap_mcp.errors import Conflict, NotFound
 from lap_mcp.model import Agent, Problem
 
-from . import calling
+from . import calling, checking
 from .console import (
     OK,
     WRONG,
@@ -43,6 +43,8 @@ app = typer.Typer(no_args_is_help=True, help="Which agents there are, and callin
 ASK_SECONDS = 25.0
 
 Name = Annotated[str, typer.Argument(help="Name of the agent.")]
+
+app.command("check")(checking.check)
 
 
 @asynccontextmanager
