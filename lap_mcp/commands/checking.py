@@ -6,7 +6,7 @@ running: a turn that asks or takes too long is cancelled.  Its session stays, as
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -129,12 +129,12 @@ async def checked(
         if isinstance(found, Stage):
             yield found
             return
-        connection = connections.get(found.runtime)
+        agent, connection = found, connections.get(found.runtime)
         assert connection is not None, "the registry disables agents of unknown runtimes"
-        steps = (
-            lambda: _described(started, found, connection),
-            lambda: _reached(found, connections.runtime(connection.name)),
-            lambda: _answered(running, found, prompt, timeout),
+        steps: tuple[Callable[[], Awaitable[Sequence[Stage]]], ...] = (
+            lambda: _described(started, agent, connection),
+            lambda: _reached(agent, connections.runtime(agent.runtime)),
+            lambda: _answered(running, agent, prompt, timeout),
         )
         for step in steps:
             for stage in await step():

@@ -13,6 +13,7 @@ from lap_mcp.control.services import NewPrompt, Services
 from lap_mcp.errors import Invalid
 from lap_mcp.model import Agent
 
+from . import fan_out
 from . import files as file_arguments
 from .arguments import Checker
 from .held import Held
@@ -58,12 +59,16 @@ class AgentTools(Toolset):
         definitions = [definition(agent) for agent in shown]
         if len(shown) < len(agents):
             definitions += [_FIND, _CALL]
+        if len(agents) > 1:
+            definitions.append(fan_out.DEFINITION)
         return definitions
 
     async def call(self, call: Call, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         services = await call.services()
         if name == "find_agents":
             return find(services, arguments)
+        if name == fan_out.DEFINITION.name:
+            return await fan_out.ask(call, services, arguments)
         agent_name = arguments["agent"] if name == "call_agent" else name
         agent = services.registry.agent(agent_name)
         return await self._prompt(call, services, agent, arguments)
