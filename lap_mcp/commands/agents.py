@@ -236,6 +236,9 @@ def call(
     name: Name,
     prompt: Annotated[str, typer.Argument(help="The prompt; `-` reads standard input.")],
     session: Annotated[str | None, typer.Option(help="Continue this session.")] = None,
+    from_session: Annotated[
+        str | None, typer.Option(help="Hand over this session: give the agent its transcript.")
+    ] = None,
     files: Annotated[list[Path] | None, typer.Option("--file", help="A file to give.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -249,6 +252,7 @@ def call(
             name,
             text,
             session=session,
+            from_session=from_session,
             files=files or [],
             as_json=as_json,
         )  # fmt: skip

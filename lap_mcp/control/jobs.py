@@ -112,6 +112,11 @@ def opening(record: TurnRecord) -> Sequence[NewEvent]:
             }
             for file in record.files
         ]
+    if record.origin.from_session:
+        payload["from_session"] = {
+            "session": record.origin.from_session,
+            "agent": record.origin.from_agent,
+        }
     return [
         NewEvent(type="user.message", payload=payload),
         NewEvent(type="session.status_running", payload={}),

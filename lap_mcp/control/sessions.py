@@ -27,7 +27,7 @@ from lap_mcp.store import questions as question_store
 from lap_mcp.store import turns as turn_store
 from lap_mcp.store.turns import NewTurn
 
-from . import cancelling, directing, following
+from . import cancelling, directing, following, handing_over
 from .accepting import Decision, Prompted, accept
 from .answering import Answering
 from .detached import to_its_end
@@ -69,6 +69,11 @@ class Sessions:
             raise Unavailable(f"{agent} cannot be used now: {found.problem}")
         _chain(origin, agent, self._engine.limits.depth)
         self._fits(found, prompt, session_id)
+        if prompt.from_session:
+            if session_id is not None:
+                handing_over.refuse_into(session_id)
+            handed = await handing_over.with_transcript(self._engine, origin, prompt)
+            prompt, origin = handed.prompt, handed.origin
         prompted = await self._prepared(origin, found, prompt, session_id)
         return await self._detached(lambda: self._accept(prompted, prompt), "prompt")
 
@@ -117,7 +122,7 @@ class Sessions:
             files=kept,
             steer=prompt.steer,
             owner=self._engine.owner,
-            dead=await self._runners.dead() if session_id else (),
+            dead=await self._runners.dead() if session_id or prompt.from_session else (),
             now=now,
         )
 
@@ -148,6 +153,7 @@ class Sessions:
         if decision.kind == "run" and decision.lease is not None:
             self._engine.hub.get(session.id).publish(decision.stored)
             self._runners.run(decision.lease, turn.id, record=decision.record)
+            self._tell_handed(decision.handed)
         elif decision.kind == "steer":
             await self._steer(session, prompt)
             return Accepted(session=session, turn=turn, steered=True)
@@ -157,6 +163,13 @@ class Sessions:
             )
             session = await self.get(Principal(id=session.principal), session.id)
         return Accepted(session=session, turn=turn, joined=decision.kind == "joined")
+
+    def _tell_handed(self, events: Sequence[StoredEvent]) -> None:
+        """Those who follow the session that was handed over see it at once."""
+        for event in events:
+            live = self._engine.hub.find(event.session_id)
+            if live is not None:
+                live.publish([event])
 
     async def _steer(self, session: Session, prompt: NewPrompt) -> None:
         agent = self._engine.runtimes.agent(session.agent)

@@ -31,7 +31,8 @@ _ANNOTATIONS: Final = t.ToolAnnotations(read_only_hint=False)
 
 _PROPERTIES: Final[Mapping[str, Any]] = {
     "prompt": {"type": "string", "description": "All the agent needs: it sees nothing else."},
-    "session": {"type": "string", "description": "Session to continue; omit for a new one."},
+    "session": {"type": "string", "description": "Session to continue."},
+    "from_session": {"type": "string", "description": "Session to hand over."},
     "files": file_arguments.SCHEMA,
     "wait_s": {
         "type": "number",
@@ -87,6 +88,7 @@ class AgentTools(Toolset):
             text=arguments["prompt"],
             input=structured,
             files=file_arguments.file_inputs(call.caller, arguments.get("files") or ()),
+            from_session=arguments.get("from_session") or "",
         )
         accepted = await services.sessions.prompt(
             call.origin, agent.name, prompt, session_id=arguments.get("session") or None
