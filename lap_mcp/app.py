@@ -220,6 +220,7 @@ async def open_services(
         ConfigError, StoreError: only if not `lenient`.
     """
     from lap_mcp.control.front import front_door, keep_forgetting
+    from lap_mcp.control.nested import Nested
     from lap_mcp.control.opening import EngineOptions, open_sessions
     from lap_mcp.control.prompt_files import GivenFiles
     from lap_mcp.control.sandboxes import Sandboxes
@@ -247,6 +248,7 @@ async def open_services(
             changes=parts.changes,
             limits=_session_limits(config),
             scrubber=program.scrubber,
+            nested=Nested.of_home(parts.home),
             adopt=server,
         )
         sessions = await stack.enter_async_context(

@@ -48,6 +48,8 @@ class Principal:
     id: str
     """`local`, `key:NAME`, later `oidc:SUBJECT`, `schedule:ID`."""
     kind: Literal["local", "key", "oidc", "schedule"] = "local"
+    chain: tuple[str, ...] = ()
+    """Agents through whose sessions it calls, outermost first: proven by a nested credential."""
 
 
 LOCAL = Principal(id="local")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -67,6 +68,7 @@ class Sessions:
         found = self._engine.runtimes.agent(agent)
         if not found.enabled:
             raise Unavailable(f"{agent} cannot be used now: {found.problem}")
+        origin = replace(origin, chain=origin.chain or origin.principal.chain)
         _chain(origin, agent, self._engine.limits.depth)
         self._fits(found, prompt, session_id)
         if prompt.from_session:
@@ -297,6 +299,12 @@ class Sessions:
     async def answer(
         self, principal: Principal, question_id: str, answer: NewAnswer, *, by: str
     ) -> Turn:
+        if principal.chain:
+            raise Invalid(
+                "This call comes from inside an agent's session; such calls never answer "
+                "questions.",
+                remedy="A person answers with `lap-mcp questions`.",
+            )
         question = await self._engine.database.read(
             lambda connection: question_store.find(connection, principal.id, question_id)
         )

@@ -105,7 +105,7 @@ async def _ask(
     call: Call, held: Held, turn: Turn, questions: Sequence[Question]
 ) -> ToolResult | None:
     """Put open questions to a person.  `None`: something was answered, the turn goes on."""
-    can_ask = [q for q in questions if askable(call.caller, q)] if not call.options.chain else []
+    can_ask = [q for q in questions if askable(call.caller, q)] if not call.chain else []
     declined = call.request_state is not None and call.input_responses
     if not can_ask or (call.caller.modern and declined):
         return await held.asked(turn, questions)
