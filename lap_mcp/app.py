@@ -270,12 +270,14 @@ async def open_services(
 
 
 def _engine_options(parts: Parts, *, adopt: bool) -> EngineOptions:
+    from lap_mcp.control.nested import Nested
     from lap_mcp.control.opening import EngineOptions
 
     return EngineOptions(
         changes=parts.changes,
         limits=_session_limits(parts.config),
         scrubber=parts.program.scrubber,
+        nested=Nested.of_home(parts.home),
         adopt=adopt,
     )
 

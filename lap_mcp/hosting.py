@@ -10,7 +10,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -24,10 +24,11 @@ from lap_mcp.errors import ConfigError, LapError, Unavailable
 from lap_mcp.mcp_server.face import Face
 from lap_mcp.mcp_server.options import FaceOptions
 from lap_mcp.mcp_server.stdio import Wire, run_stdio
-from lap_mcp.model import LOCAL
+from lap_mcp.model import LOCAL, Principal
 
 if TYPE_CHECKING:
     from lap_mcp.control.signed_links import SignedLinks
+    from lap_mcp.gate import Authenticate
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ async def serve_http(
     """
     from lap_mcp.downloads import download_route
     from lap_mcp.openai_front.front import OpenAIFront
-    from lap_mcp.web import HttpOptions, build_app, keys, serve
+    from lap_mcp.web import HttpOptions, build_app, serve
 
     def opened() -> AbstractAsyncContextManager[Running]:
         return open_services(program, config, server=True, shared=True)
@@ -221,7 +222,7 @@ async def serve_http(
             return ""
 
         options = HttpOptions(
-            authenticate=keys({key: LOCAL}),
+            authenticate=_callers(config, key, services),
             allowed_hosts=(*LOOPBACK, *config.server.allowed_hosts),
             allowed_origins=config.server.allowed_origins,
             ready=ready,
@@ -234,6 +235,21 @@ async def serve_http(
         http = build_app(face, options, routes, running=front.running)
         on_ready(f"{here}/mcp")
         await serve(http, [sock])
+
+
+def _callers(config: Config, key: str, services: Services) -> Authenticate:
+    """The owner by the key of this `LAP_HOME`; an agent whose turn runs, by its credential."""
+    from lap_mcp.control.nested import PREFIX, Nested
+    from lap_mcp.gate import keys
+
+    owner, nested = keys({key: LOCAL}), Nested.of_home(config.home)
+
+    def authenticate(token: str) -> Principal | None | Awaitable[Principal | None]:
+        if token.startswith(PREFIX):
+            return nested.principal(token, services.sessions)
+        return owner(token)
+
+    return authenticate
 
 
 def _listen(config: Config) -> tuple[socket.socket, str]:

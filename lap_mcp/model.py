@@ -35,8 +35,10 @@ EventType = Literal[
     "session.status_terminated",
     "session.error",
     "session.usage",
+    "session.handed_over",
 ]
-"""Names of the Managed Agents API, and two of ours (`agent.file`, `session.usage`)."""
+"""Names of the Managed Agents API, and three of ours (`agent.file`, `session.usage`,
+`session.handed_over`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ class Principal:
     id: str
     """`local`, `key:NAME`, later `oidc:SUBJECT`, `schedule:ID`."""
     kind: Literal["local", "key", "oidc", "schedule"] = "local"
+    chain: tuple[str, ...] = ()
+    """Agents through whose sessions it calls, outermost first: proven by a nested credential."""
 
 
 LOCAL = Principal(id="local")
@@ -135,8 +139,9 @@ class StoredEvent:
     payload: Mapping[str, Any]
     """JSON.  `agent.message`: {id, text, data?}; `agent.file`: {id, name, media_type, size,
     sha256, uri}; `session.status_idle`: {stop_reason: {type, question_ids?}};
-    `session.error`: {message, kind?}.  Text over 64 kB keeps head and tail inline, with
-    {blob: sha256, length} beside them."""
+    `session.error`: {message, kind?}; `session.handed_over`: {session, agent}, those that go on;
+    the `user.message` with which they begin has {from_session: {session, agent}}.  Text over 64 kB
+    keeps head and tail inline, with {blob: sha256, length} beside them."""
     at: float
 
 
@@ -208,6 +213,10 @@ class Origin:
     """Agents whose sessions the call came through, outermost first."""
     client: str = ""
     """Name of the MCP client, for the list of sessions."""
+    from_session: str = ""
+    """The session whose transcript the prompt brings along …"""
+    from_agent: str = ""
+    """… and its agent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

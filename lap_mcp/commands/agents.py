@@ -19,7 +19,7 @@ from lap_mcp.control.tool_names import slug
 from lap_mcp.errors import Conflict, NotFound
 from lap_mcp.model import Agent, Problem
 
-from . import calling
+from . import calling, checking
 from .console import (
     OK,
     WRONG,
@@ -43,6 +43,8 @@ app = typer.Typer(no_args_is_help=True, help="Which agents there are, and callin
 ASK_SECONDS = 25.0
 
 Name = Annotated[str, typer.Argument(help="Name of the agent.")]
+
+app.command("check")(checking.check)
 
 
 @asynccontextmanager
@@ -234,6 +236,9 @@ def call(
     name: Name,
     prompt: Annotated[str, typer.Argument(help="The prompt; `-` reads standard input.")],
     session: Annotated[str | None, typer.Option(help="Continue this session.")] = None,
+    from_session: Annotated[
+        str | None, typer.Option(help="Hand over this session: give the agent its transcript.")
+    ] = None,
     files: Annotated[list[Path] | None, typer.Option("--file", help="A file to give.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -247,6 +252,7 @@ def call(
             name,
             text,
             session=session,
+            from_session=from_session,
             files=files or [],
             as_json=as_json,
         )  # fmt: skip

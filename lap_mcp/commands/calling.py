@@ -31,6 +31,7 @@ async def call(
     text: str,
     *,
     session: str | None,
+    from_session: str | None,
     files: Sequence[Path],
     as_json: bool,
 ) -> int:
@@ -44,7 +45,7 @@ async def call(
         if all(known.name != agent for known in services.registry.agents()):
             async with patience("asking the runtimes"):
                 await running.parts.refresher.ask_runtimes()
-        prompt = NewPrompt(text=text, files=given)
+        prompt = NewPrompt(text=text, files=given, from_session=from_session or "")
         accepted = await services.sessions.prompt(ORIGIN, agent, prompt, session_id=session)
         if not as_json:
             say(f"session {accepted.session.id}")

@@ -12,7 +12,7 @@ from .places import (
     make_private_folder,
     surroundings,
 )
-from .secrets import SecretResolver
+from .secrets import Faulty, SecretResolver
 from .tables import TOOLSETS, AgentTable, ModelTable, OpenAITable, RuntimeTable, SandboxTable
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "AgentTable",
     "Config",
     "ConfigFaults",
+    "Faulty",
     "ModelTable",
     "OpenAITable",
     "Overrides",

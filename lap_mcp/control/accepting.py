@@ -18,6 +18,7 @@ from lap_mcp.store import questions as question_store
 from lap_mcp.store.leases import Lease
 from lap_mcp.store.turns import NewTurn, TurnRecord
 
+from . import handing_over
 from .engine import SessionLimits
 from .jobs import opening
 
@@ -51,6 +52,8 @@ class Decision:
     question: Question | None = None
     """For `answers`: the open `input` question that the prompt is an answer to."""
     stored: Sequence[StoredEvent] = ()
+    handed: Sequence[StoredEvent] = ()
+    """Events of the session that was handed over."""
 
 
 def accept(connection: Connection, prompted: Prompted, limits: SessionLimits) -> Decision:
@@ -100,6 +103,16 @@ def _first(connection: Connection, prompted: Prompted, limits: SessionLimits) ->
         created_at=prompted.now,
         updated_at=prompted.now,
     )
+    handed: Sequence[StoredEvent] = ()
+    if prompted.origin.from_session:
+        handed = handing_over.note(
+            connection,
+            prompted.origin,
+            session,
+            prompted.owner,
+            tuple(prompted.dead),
+            prompted.now,
+        )
     lease, record, stored = moments.begin_session(
         connection,
         session,
@@ -114,6 +127,7 @@ def _first(connection: Connection, prompted: Prompted, limits: SessionLimits) ->
         lease=lease,
         record=record,
         stored=stored,
+        handed=handed,
     )
 
 

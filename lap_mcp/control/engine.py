@@ -17,6 +17,7 @@ from lap_mcp.store.database import Database
 from .changes import Changes
 from .driving import Drive
 from .live import Hub
+from .nested import Nested
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,5 +67,7 @@ class Engine:
     hub: Hub
     spawn: Callable[[Callable[[], Awaitable[None]], str], None]
     """Runs a task that belongs to the server, not to the request that caused it."""
+    nested: Nested | None = None
+    """Makes credentials for agents that call agents."""
     scrubber: Scrubber = field(default_factory=Scrubber)
     """Takes resolved secret values out of whatever is stored or shown."""

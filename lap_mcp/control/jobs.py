@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from lap_runtimes import base
@@ -49,8 +49,17 @@ async def job_of(engine: Engine, record: TurnRecord) -> Job:
         input=given,
         ref=record.ref,
         history=await _history(engine, record, runtime.capabilities),
+        nested=_nested(engine, record),
     )
     return Job(agent=agent, runtime=runtime, turn=turn, cursor=record.cursor)
+
+
+def _nested(engine: Engine, record: TurnRecord) -> Callable[[], Awaitable[str]] | None:
+    """The credential of this turn, made only for an adapter that asks for it."""
+    made, turn = engine.nested, record.turn
+    if made is None:
+        return None
+    return lambda: made.make(record.origin, record.agent, turn.session_id, turn.id)
 
 
 async def _history(
@@ -112,6 +121,11 @@ def opening(record: TurnRecord) -> Sequence[NewEvent]:
             }
             for file in record.files
         ]
+    if record.origin.from_session:
+        payload["from_session"] = {
+            "session": record.origin.from_session,
+            "agent": record.origin.from_agent,
+        }
     return [
         NewEvent(type="user.message", payload=payload),
         NewEvent(type="session.status_running", payload={}),

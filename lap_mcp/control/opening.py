@@ -21,6 +21,7 @@ from .changes import Changes
 from .driving import Drive, drive
 from .engine import Engine, Runtimes, SessionLimits
 from .live import Hub
+from .nested import Nested
 from .prompt_files import GivenFiles
 from .runners import Runners, owner_id
 from .sessions import Sessions
@@ -39,6 +40,7 @@ class EngineOptions:
     drive: Drive = drive
     """`drive`, wrapped by governance."""
     scrubber: Scrubber = field(default_factory=Scrubber)
+    nested: Nested | None = None
     adopt: bool = True
     """Drive what nobody drives.  Not for a command that ends in a second: it would begin turns
     only to stop them."""
@@ -70,6 +72,7 @@ async def open_sessions(
             drive=chosen.drive,
             hub=Hub(),
             spawn=_spawner(tasks),
+            nested=chosen.nested,
             scrubber=chosen.scrubber,
         )
         runners = Runners(engine)

@@ -53,6 +53,8 @@ class NewPrompt:
     files: Sequence[FileInput] = ()
     steer: bool = False
     """Put it into the running turn instead of queueing it."""
+    from_session: str = ""
+    """Id of a session whose transcript goes to the new one; its files only if `files` has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +103,9 @@ class SessionsAPI(Protocol):
 
         Raises:
             NotFound: no such agent or session.
-            Invalid: the session belongs to another agent; a cycle or depth over 3 (the chain is
-                named); files that are refused.
-            Conflict: an approval is open.
+            Invalid: the session belongs to another agent; a hand-over into a session; a cycle or
+                depth over 3 (the chain is named); files that are refused.
+            Conflict: an approval is open; the session that is handed over is being worked on.
             LimitReached: queue, turns a session, running turns a principal.
             Unavailable: the agent's runtime cannot be used; why.
         """

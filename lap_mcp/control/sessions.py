@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -27,7 +28,7 @@ from lap_mcp.store import questions as question_store
 from lap_mcp.store import turns as turn_store
 from lap_mcp.store.turns import NewTurn
 
-from . import cancelling, directing, following
+from . import cancelling, directing, following, handing_over
 from .accepting import Decision, Prompted, accept
 from .answering import Answering
 from .detached import to_its_end
@@ -67,8 +68,14 @@ class Sessions:
         found = self._engine.runtimes.agent(agent)
         if not found.enabled:
             raise Unavailable(f"{agent} cannot be used now: {found.problem}")
+        origin = replace(origin, chain=origin.chain or origin.principal.chain)
         _chain(origin, agent, self._engine.limits.depth)
         self._fits(found, prompt, session_id)
+        if prompt.from_session:
+            if session_id is not None:
+                handing_over.refuse_into(session_id)
+            handed = await handing_over.with_transcript(self._engine, origin, prompt)
+            prompt, origin = handed.prompt, handed.origin
         prompted = await self._prepared(origin, found, prompt, session_id)
         return await self._detached(lambda: self._accept(prompted, prompt), "prompt")
 
@@ -117,7 +124,7 @@ class Sessions:
             files=kept,
             steer=prompt.steer,
             owner=self._engine.owner,
-            dead=await self._runners.dead() if session_id else (),
+            dead=await self._runners.dead() if session_id or prompt.from_session else (),
             now=now,
         )
 
@@ -148,6 +155,7 @@ class Sessions:
         if decision.kind == "run" and decision.lease is not None:
             self._engine.hub.get(session.id).publish(decision.stored)
             self._runners.run(decision.lease, turn.id, record=decision.record)
+            self._tell_handed(decision.handed)
         elif decision.kind == "steer":
             await self._steer(session, prompt)
             return Accepted(session=session, turn=turn, steered=True)
@@ -157,6 +165,13 @@ class Sessions:
             )
             session = await self.get(Principal(id=session.principal), session.id)
         return Accepted(session=session, turn=turn, joined=decision.kind == "joined")
+
+    def _tell_handed(self, events: Sequence[StoredEvent]) -> None:
+        """Those who follow the session that was handed over see it at once."""
+        for event in events:
+            live = self._engine.hub.find(event.session_id)
+            if live is not None:
+                live.publish([event])
 
     async def _steer(self, session: Session, prompt: NewPrompt) -> None:
         agent = self._engine.runtimes.agent(session.agent)
@@ -284,6 +299,12 @@ class Sessions:
     async def answer(
         self, principal: Principal, question_id: str, answer: NewAnswer, *, by: str
     ) -> Turn:
+        if principal.chain:
+            raise Invalid(
+                "This call comes from inside an agent's session; such calls never answer "
+                "questions.",
+                remedy="A person answers with `lap-mcp questions`.",
+            )
         question = await self._engine.database.read(
             lambda connection: question_store.find(connection, principal.id, question_id)
         )

@@ -12,6 +12,7 @@ from typing import Final
 
 BUILT_IN: Final = (
     "answer_question",
+    "ask_agents",
     "call_agent",
     "cancel_session",
     "code_interpreter",

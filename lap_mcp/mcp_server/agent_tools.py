@@ -13,6 +13,7 @@ from lap_mcp.control.services import NewPrompt, Services
 from lap_mcp.errors import Invalid
 from lap_mcp.model import Agent
 
+from . import fan_out
 from . import files as file_arguments
 from .arguments import Checker
 from .held import Held
@@ -30,7 +31,8 @@ _ANNOTATIONS: Final = t.ToolAnnotations(read_only_hint=False)
 
 _PROPERTIES: Final[Mapping[str, Any]] = {
     "prompt": {"type": "string", "description": "All the agent needs: it sees nothing else."},
-    "session": {"type": "string", "description": "Session to continue; omit for a new one."},
+    "session": {"type": "string", "description": "Session to continue."},
+    "from_session": {"type": "string", "description": "Session to hand over."},
     "files": file_arguments.SCHEMA,
     "wait_s": {
         "type": "number",
@@ -58,12 +60,16 @@ class AgentTools(Toolset):
         definitions = [definition(agent) for agent in shown]
         if len(shown) < len(agents):
             definitions += [_FIND, _CALL]
+        if len(agents) > 1:
+            definitions.append(fan_out.DEFINITION)
         return definitions
 
     async def call(self, call: Call, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         services = await call.services()
         if name == "find_agents":
             return find(services, arguments)
+        if name == fan_out.DEFINITION.name:
+            return await fan_out.ask(call, services, arguments)
         agent_name = arguments["agent"] if name == "call_agent" else name
         agent = services.registry.agent(agent_name)
         return await self._prompt(call, services, agent, arguments)
@@ -82,6 +88,7 @@ class AgentTools(Toolset):
             text=arguments["prompt"],
             input=structured,
             files=file_arguments.file_inputs(call.caller, arguments.get("files") or ()),
+            from_session=arguments.get("from_session") or "",
         )
         accepted = await services.sessions.prompt(
             call.origin, agent.name, prompt, session_id=arguments.get("session") or None

@@ -54,7 +54,7 @@ async def _hold(call: Call, held: Held, wait: float) -> ToolResult:
     deadline = call.began + wait
     as_task = call.caller.tasks and wait > 0
     grace = min(call.options.grace, wait) if as_task else wait
-    turn = await _wait_until(call, held, call.began + grace)
+    turn = await wait_until(call, held, call.began + grace)
     while True:
         if turn.ended:
             return await held.show(turn)
@@ -72,10 +72,11 @@ async def _hold(call: Call, held: Held, wait: float) -> ToolResult:
             return call.tasks.create(held.principal, body, task_id=body.task_id)
         if anyio.current_time() >= deadline or call.stopping():
             return await _still_running(held, turn, wait)
-        turn = await _wait_until(call, held, deadline)
+        turn = await wait_until(call, held, deadline)
 
 
-async def _wait_until(call: Call, held: Held, deadline: float) -> Turn:
+async def wait_until(call: Call, held: Held, deadline: float) -> Turn:
+    """The turn once it ended, asks, or as it is at `deadline` or when the server stops."""
     while True:
         left = deadline - anyio.current_time()
         turn = await held.wait(max(0.0, min(left, _SLICE)))
@@ -104,7 +105,7 @@ async def _ask(
     call: Call, held: Held, turn: Turn, questions: Sequence[Question]
 ) -> ToolResult | None:
     """Put open questions to a person.  `None`: something was answered, the turn goes on."""
-    can_ask = [q for q in questions if askable(call.caller, q)] if not call.options.chain else []
+    can_ask = [q for q in questions if askable(call.caller, q)] if not call.chain else []
     declined = call.request_state is not None and call.input_responses
     if not can_ask or (call.caller.modern and declined):
         return await held.asked(turn, questions)

@@ -214,7 +214,7 @@ async def _cancel(call: Call, services: Services, arguments: Mapping[str, Any]) 
 
 
 async def _answer(call: Call, services: Services, arguments: Mapping[str, Any]) -> ToolResult:
-    if call.options.chain:
+    if call.chain:
         raise Invalid(
             "This call comes from inside an agent's session; such calls never answer questions.",
             remedy="A person answers with `lap-mcp questions`.",

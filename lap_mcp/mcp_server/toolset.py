@@ -70,10 +70,13 @@ class Call:
         return await self.open_services()
 
     @property
+    def chain(self) -> tuple[str, ...]:
+        """Agents through whose sessions this call comes."""
+        return self.options.chain or self.caller.principal.chain
+
+    @property
     def origin(self) -> Origin:
-        return Origin(
-            principal=self.caller.principal, chain=self.options.chain, client=self.caller.client
-        )
+        return Origin(principal=self.caller.principal, chain=self.chain, client=self.caller.client)
 
     @property
     def principal(self) -> Principal:

@@ -58,7 +58,7 @@ class TurnBody:
             await anyio.sleep(0.05)
             return None
         can_ask = [q for q in questions if askable(self._caller, q)]
-        if not can_ask or self._options.chain:
+        if not can_ask or self._options.chain or self._caller.principal.chain:
             return await held.asked(turn, questions)
         task.say(f"Agent {held.agent_name} has a question.")
         requests = {q.id: elicitation(q, held.agent_name) for q in can_ask}

@@ -12,7 +12,7 @@ from lap_mcp.model import Question, Session, StoredEvent, Turn
 
 from . import commands, events, questions, turns
 from .events import NewEvent, Progress
-from .leases import LEASE, Lease, free
+from .leases import LEASE, Lease, free, hold
 from .turns import NewTurn, Phase, TurnRecord
 
 _OPENING = 2
@@ -100,6 +100,25 @@ def begin_next(connection: Connection, lease: Lease, opening: Opening, now: floa
         free(connection, lease)
         return Next((), None)
     return Next(begin(connection, lease, turn_id, opening, now), turn_id)
+
+
+def hand_over(
+    connection: Connection,
+    lease: Lease,
+    turn_id: str,
+    to: Session,
+    now: float,
+) -> Sequence[StoredEvent]:
+    """Note in an idle session that another one goes on with it; the lease is given back.  No turn
+    changes by it: the event belongs to the last one, `turn_id`, that had ended.
+
+    Raises:
+        LeaseLost
+    """
+    row = hold(connection, lease, events=1, updated_at=now, lease_owner=None, lease_until=0.0)
+    payload = {"session": to.id, "agent": to.agent}
+    new = [NewEvent(type="session.handed_over", payload=payload)]
+    return events.insert(connection, lease.session_id, turn_id, new, now, after=row.last_seq - 1)
 
 
 def stop_for_questions(

@@ -248,11 +248,13 @@ def queue(connection: Connection, session: Session, new: NewTurn, now: float) ->
 
 
 def insert(connection: Connection, turn: Turn, new: NewTurn, *, starts: int) -> None:
-    origin = {
+    origin: dict[str, Any] = {
         "principal": [new.origin.principal.id, new.origin.principal.kind],
         "chain": list(new.origin.chain),
         "client": new.origin.client,
     }
+    if new.origin.from_session:
+        origin["from"] = [new.origin.from_session, new.origin.from_agent]
     run(
         connection,
         _CREATE,
@@ -329,6 +331,7 @@ def record(connection: Connection, turn_id: str) -> TurnRecord:
     row = run(connection, _RECORD, {"given_id": turn_id}).one()
     origin = load(row.origin)
     principal_id, kind = origin["principal"]
+    from_session, from_agent = origin.get("from", ("", ""))
     return TurnRecord(
         turn=_turn(row),
         principal=row.principal,
@@ -340,6 +343,8 @@ def record(connection: Connection, turn_id: str) -> TurnRecord:
             principal=Principal(id=principal_id, kind=kind),
             chain=tuple(origin["chain"]),
             client=origin["client"],
+            from_session=from_session,
+            from_agent=from_agent,
         ),
         starts=row.starts,
         phase=Phase(row.phase),

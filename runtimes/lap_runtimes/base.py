@@ -166,6 +166,10 @@ class Turn:
     history: Sequence[PastMessage] | None = None
     """What was said before this turn, oldest first, for `conversation="caller"`; None: not given,
     and an adapter that needs it for a second turn raises `Unsupported`."""
+    nested: Callable[[], Awaitable[str]] | None = None
+    """Makes a credential with which the agent may call the server that started this turn, while
+    the turn runs.  For agents whose configuration asks for it; goes to the configured origin only.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,6 +120,10 @@ class HTTPAgentRuntime:
         )
         kept = dict(turn.ref.get("kept", {}))
         values = {**_prompt(turn, turn.input), **_ids(turn.id, turn.session_id), **_refs(kept)}
+        if "nested" in request.variables():
+            if turn.nested is None:
+                raise Unsupported("${nested} is for agents that a server calls: there is none here")
+            values["nested"] = await turn.nested()
         beginning = {
             "turn": turn.id,
             "session": turn.session_id,

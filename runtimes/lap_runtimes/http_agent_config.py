@@ -123,9 +123,11 @@ class HTTPAgentConfig(HTTPRuntimeConfig):
             check_variables(f"{name}.headers.{header}", value, refs)
             if {"prompt", "input", "messages"} & set(variables_in(value)):
                 raise ValueError(f"{name}.headers.{header}: a prompt does not go into a header")
+        if "nested" in set(variables_in(request.path)):
+            raise ValueError(f"{name}.path: a key does not go into an address; use a header")
         if request.method == "GET" and request.body is not None:
             raise ValueError(f"{name}.body: a GET has none; put variables into {name}.path")
         if name in _AFTERWARDS:
-            gone = sorted({"prompt", "input", "messages", "agent"} & request.variables())
+            gone = sorted({"prompt", "input", "messages", "agent", "nested"} & request.variables())
             if gone:
                 raise ValueError(f"{name}: ${{{gone[0]}}} is not known any more at that time")

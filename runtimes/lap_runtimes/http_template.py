@@ -20,9 +20,11 @@ VARIABLES = (
     "session_uuid",
     "turn_id",
     "turn_uuid",
+    "nested",
 )
 """`input` is the structured input (an object); `messages` the whole conversation as a list of
-{role, content}; `…_uuid` the same ids in the form of a UUID.  `ref.NAME` is what `answer.ref` kept.
+{role, content}; `nested` a key with which the agent may call our server while the turn runs;
+`…_uuid` the same ids in the form of a UUID.  `ref.NAME` is what `answer.ref` kept.
 Alone in its string, a variable stands for the value itself; else for its text."""
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")

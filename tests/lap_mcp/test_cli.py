@@ -125,6 +125,18 @@ def test_an_agent_is_called_continued_and_shown(user: User) -> None:
     assert [entry["id"] for entry in listed] == [session]
 
 
+def test_a_session_is_handed_over_to_another_agent(user: User) -> None:
+    lab(user, '[agents.one]\nruntime = "lab"\n[agents.other]\nruntime = "lab"\n')
+    first = json.loads(user.ok("agents", "call", "one", "echo the cause", "--json"))
+    arguments = ("agents", "call", "other", "echo so", "--json", "--from-session")
+    second = json.loads(user.ok(*arguments, first["session"]))
+    assert second["session"] != first["session"]
+    assert "[user] echo the cause" in " ".join(second["answer"].split())
+    events = json.loads(user.ok("sessions", "show", first["session"], "--json"))["events"]
+    assert events[-1]["type"] == "session.handed_over"
+    assert user.run(*arguments, "ses_" + "0" * 32).returncode == 3
+
+
 def test_what_fails_is_told_with_the_code_of_its_kind(user: User) -> None:
     lab(user, '[runtimes.down]\nkind = "a2a"\nurl = "http://127.0.0.1:9"\n'
         '[agents.gone]\nruntime = "down"\n')  # fmt: skip

@@ -304,6 +304,14 @@ async def test_a_sandbox_that_is_down_is_said_in_words_and_agents_still_work() -
         assert "completed" in last_line(await client.call_tool("echo", {"prompt": "x"}))
 
 
+async def test_an_earlier_session_is_named_to_be_handed_over() -> None:
+    async with served() as s, s.client() as client:
+        first = session_of(await client.call_tool("maker", {"prompt": "x"}))
+        await client.call_tool("echo", {"prompt": "go on", "from_session": first})
+        _, agent, prompt = s.world.sessions.prompts[1]
+        assert (agent, prompt.text, prompt.from_session) == ("echo", "go on", first)
+
+
 async def test_what_an_agent_says_cannot_hide_or_steer() -> None:
     world = World()
     poison = "\x1b[2J\u202egood\u202c\u200b\U000e0041\x07"
