@@ -251,6 +251,9 @@ class LauncherConfig:
     """Sandboxes kept ready; fewer where memory is short."""
     warm_age: float = 3600.0
     """Seconds after which one that nobody took is replaced by a new one."""
+    life: float = 7 * 86_400.0
+    """Seconds after which a container counts as left behind where nobody can look whether the
+    server that started it lives: in another PID namespace or on another machine, over one engine."""
     image: str = "lap-sandbox:core"
     runtime: str | None = None
     """OCI runtime by name (`runsc`, `kata`); the engine's default where `None`."""

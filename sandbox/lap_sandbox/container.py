@@ -130,14 +130,18 @@ async def _hello(container: Container, tasks: Tasks) -> Frame | None:
     return frames[0] if frames else None
 
 
-def new_labels(instance: str, owner: str, where: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """Labels of one container: whose it is, so that it can be reaped."""
+def new_labels(
+    instance: str, owner: str, where: str, expires: float, extra: Mapping[str, str]
+) -> dict[str, str]:
+    """Labels of one container: whose it is, so that it can be reaped, and until when that is to be
+    believed (seconds since 1970) where nobody can look whether its owner lives."""
     return {
         **{f"lap.label.{name}": value for name, value in extra.items()},
         "lap.managed": "1",
         "lap.instance": instance,
         "lap.owner": owner,
         "lap.machine": where,
+        "lap.expires": str(int(expires)),
         "lap.sandbox": uuid.uuid4().hex,
     }
 

@@ -226,7 +226,9 @@ class ContainerLauncher:
             small_uids=facts.small_uids,
             idle_stop=self._config.idle_stop,
             mounts=self._mounts,
-            labels=container.new_labels(self._config.instance, *self._owner, labels),
+            labels=container.new_labels(
+                self._config.instance, *self._owner, time.time() + self._config.life, labels
+            ),
         )
         return await container.start(self._engine, self._tasks, limits, placement, warm=warm)
 
@@ -325,11 +327,17 @@ class ContainerLauncher:
 
 
 def _is_left_behind(found: Found) -> bool:
-    """Its server is dead.  After a reboot nothing of before runs, whoever it belonged to."""
+    """Its server is dead.  After a reboot nothing of before runs, whoever it belonged to; what runs
+    for a server that cannot be seen from here is believed to be in use until it expires."""
     there = found.labels.get("lap.machine", "")
     if there != owner.machine():
-        return not found.running
+        return not found.running or _has_expired(found)
     return owner.is_dead(found.labels.get("lap.owner", ""), there)
+
+
+def _has_expired(found: Found) -> bool:
+    expires = found.labels.get("lap.expires", "")
+    return expires.isdecimal() and int(expires) < time.time()
 
 
 def _same_size(one: Limits, other: Limits) -> bool:

@@ -170,8 +170,7 @@ async def unharmed(pool: Pool, confinement: Confinement) -> AsyncIterator[tuple[
     assert int((await fresh.execute(_USED, timeout=30)).value or 0) < IN_SANDBOX
     assert _open_files() <= files + OPEN_FILES
     assert _resident() <= memory + RESIDENT
-    if (count := confinement.processes) is not None:
-        for each in (fresh, neighbour):
-            await eventually_async(lambda each=each: count(each) == 3, words="processes are left")
-    if confinement.written is not None:
-        assert confinement.written(fresh) == 0
+    count = confinement.processes
+    for each in (fresh, neighbour):
+        await eventually_async(lambda each=each: count(each) == 3, words="processes are left")
+        assert confinement.written(each) == 0

@@ -6,7 +6,11 @@ reason; what does not apply is listed by the number of its case, with its reason
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,10 @@ from lap_sandbox.bubblewrap import BubblewrapLauncher
 from lap_sandbox.docker_engine import DockerLauncher
 from lap_sandbox.session import ContainerSandbox
 
-from tests.capabilities import BUBBLEWRAP_HOME
+from tests.capabilities import BUBBLEWRAP_HOME, ROOT
+from tests.sandbox.bubblewrap.records import alive, pids_below, records_of
+from tests.sandbox.engine_view import containers_of, inspect, running_of
 from tests.sandbox.engine_view import docker as command
-from tests.sandbox.engine_view import inspect
 
 Make = Callable[[LauncherConfig, Mapping[str, str], Path], Launcher]
 
@@ -32,11 +37,23 @@ class Confinement:
     name: str
     make: Make
     marks: tuple[pytest.MarkDecorator, ...]
-    lacking: Callable[[], str] = lambda: ""
-    processes: Callable[[Sandbox], int] | None = None
+    processes: Callable[[Sandbox], int]
     """How many there are in a sandbox, counted from outside."""
-    written: Callable[[Sandbox], int] | None = None
+    written: Callable[[Sandbox], int]
     """Bytes that a sandbox wrote to the host's disk."""
+    freeze: Callable[[Sandbox], object]
+    """Make it silent, the way it is when what runs it hangs."""
+    holder: tuple[str, ...]
+    """Program and first arguments of a server in miniature, before the instance …"""
+    holder_home: tuple[str, ...] = ()
+    """… and what it is told after that."""
+    running: Callable[[str], Collection[object]] = running_of
+    """What runs of an instance."""
+    kept: Callable[[str], Collection[object]] = containers_of
+    """What is known of an instance, whether it runs or not."""
+    environment: frozenset[str] = frozenset()
+    """Names that may be in the environment besides those that are always there."""
+    lacking: Callable[[], str] = lambda: ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of `LauncherConfig`."""
     not_applicable: Mapping[int, str] = field(default_factory=dict)
@@ -53,6 +70,36 @@ def _processes(sandbox: Sandbox) -> int:
 
 def _written(sandbox: Sandbox) -> int:
     return int(inspect(_id(sandbox), "--size")["SizeRw"] or 0)
+
+
+def _frozen(sandbox: Sandbox) -> None:
+    command("pause", _id(sandbox))
+
+
+def _first(sandbox: Sandbox) -> int:
+    """PID 1 of a sandbox without an engine, as the host sees it."""
+    record = BUBBLEWRAP_HOME / "bubblewrap" / "running" / f"{_id(sandbox)}.json"
+    return int(json.loads(record.read_text())["pid"])
+
+
+def _written_by_processes(sandbox: Sandbox) -> int:
+    """By those that live and, counted with their parents, those that ended."""
+    found = [Path(f"/proc/{pid}/io") for pid in pids_below(_first(sandbox))]
+    lines = [line.split() for file in found for line in file.read_text().splitlines()]
+    return sum(int(amount) for name, amount in lines if name == "write_bytes:")
+
+
+def _stopped(sandbox: Sandbox) -> None:
+    for pid in pids_below(_first(sandbox)):
+        os.kill(pid, signal.SIGSTOP)
+
+
+def _living(instance: str) -> Collection[object]:
+    return alive({record["pid"] for record in _recorded(instance).values() if record["pid"]})
+
+
+def _recorded(instance: str) -> Mapping[str, Mapping[str, Any]]:
+    return records_of(BUBBLEWRAP_HOME, instance)
 
 
 def _no_runsc() -> str:
@@ -72,6 +119,7 @@ def _bubblewrap(config: LauncherConfig, environ: Mapping[str, str], home: Path) 
     return BubblewrapLauncher(config, environ, BUBBLEWRAP_HOME)
 
 
+HOLDER = (sys.executable, str(ROOT / "tests/sandbox/holder.py"))
 CONFINEMENTS = [
     Confinement(
         name="docker",
@@ -79,11 +127,18 @@ CONFINEMENTS = [
         marks=(pytest.mark.docker,),
         processes=_processes,
         written=_written,
+        freeze=_frozen,
+        holder=HOLDER,
     ),
     Confinement(
         name="runsc",
         make=_docker,
         marks=(pytest.mark.docker,),
+        processes=_processes,
+        written=_written,
+        freeze=_frozen,
+        holder=HOLDER,
+        holder_home=("runsc",),
         lacking=_no_runsc,
         settings={"runtime": "runsc"},
         not_applicable={
@@ -91,5 +146,18 @@ CONFINEMENTS = [
             32: "these system calls end in gVisor's kernel, not in the host's",
         },
     ),
-    Confinement(name="bubblewrap", make=_bubblewrap, marks=(pytest.mark.bubblewrap,)),
+    Confinement(
+        name="bubblewrap",
+        make=_bubblewrap,
+        marks=(pytest.mark.bubblewrap,),
+        processes=lambda sandbox: len(pids_below(_first(sandbox))),
+        written=_written_by_processes,
+        freeze=_stopped,
+        holder=(sys.executable, str(ROOT / "tests/sandbox/bubblewrap/holder.py")),
+        holder_home=(str(BUBBLEWRAP_HOME),),
+        running=_living,
+        kept=_recorded,
+        # Where the interpreter is not the distribution's, its library is found by it.
+        environment=frozenset({"LD_LIBRARY_PATH"}),
+    ),
 ]

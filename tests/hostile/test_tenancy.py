@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
-from lap_sandbox.base import Sandbox
+from lap_sandbox.base import Launcher, Sandbox
 from lap_sandbox.errors import SandboxGone
 
 from lap_mcp.control import polling
-from lap_mcp.control.prompt_files import GivenFile
 from lap_mcp.control.sandboxes import Sandboxes, SandboxLimits
-from lap_mcp.control.services import FileInput, SandboxRun
+from lap_mcp.control.services import SandboxRun
 from lap_mcp.errors import LimitReached, NotFound
 from lap_mcp.mcp_server.results import interpreter_result
 from lap_mcp.model import LOCAL, Principal
+from lap_mcp.store.blobs import BlobStore
+from lap_mcp.store.database import open_database
 from tests.capabilities import ROOT
+from tests.control.sandbox_home import read
 from tests.hostile.attacks import run, value
 from tests.hostile.conftest import MakeLauncher
 from tests.hostile.launchers import Confinement
-from tests.sandbox.engine_view import containers_of, docker, running_of
 from tests.sandbox.pool import SMALL
 from tests.waiting import eventually_async
 
@@ -32,15 +34,25 @@ pytestmark = pytest.mark.anyio
 STRANGER = Principal(id="key:stranger", kind="key")
 
 
-async def no_files(principal: Principal, given: Sequence[FileInput]) -> Sequence[GivenFile]:
-    return []
+@asynccontextmanager
+async def serving(
+    launcher: Launcher, limits: SandboxLimits, home: Path
+) -> AsyncIterator[Sandboxes]:
+    """The sandboxes of a server, with a store and blobs of their own."""
+    database = await open_database(home / "lap.db")
+    try:
+        made = Sandboxes(launcher, database, BlobStore(home / "blobs"), limits)
+        async with made.running(read) as sandboxes:
+            yield sandboxes
+    finally:
+        await database.aclose()
 
 
 async def test_50_an_id_that_is_foreign_and_one_that_is_not_get_the_same_answer(
-    make_launcher: MakeLauncher,
+    make_launcher: MakeLauncher, tmp_path: Path
 ) -> None:
     launcher = await make_launcher()
-    async with Sandboxes(launcher, SandboxLimits(sandbox=SMALL)).running(no_files) as sandboxes:
+    async with serving(launcher, SandboxLimits(sandbox=SMALL), tmp_path) as sandboxes:
         mine = (await sandboxes.run(LOCAL, "x = 1")).sandbox_id
         words = []
         for id in (mine, f"sbx_{'0' * 32}"):
@@ -52,11 +64,11 @@ async def test_50_an_id_that_is_foreign_and_one_that_is_not_get_the_same_answer(
 
 
 async def test_51_who_wants_very_many_sandboxes_gets_his_share_and_others_get_theirs(
-    make_launcher: MakeLauncher,
+    make_launcher: MakeLauncher, tmp_path: Path
 ) -> None:
     launcher = await make_launcher()
     limits = SandboxLimits(sandbox=SMALL, per_principal=2, open=3)
-    async with Sandboxes(launcher, limits).running(no_files) as sandboxes:
+    async with serving(launcher, limits, tmp_path) as sandboxes:
         refused = 0
 
         async def hold() -> None:
@@ -103,36 +115,33 @@ async def test_53_a_caller_who_goes_away_leaves_a_sandbox_that_can_be_used(
 async def test_54_a_server_that_is_killed_leaves_no_container(
     confinement: Confinement, make_launcher: MakeLauncher, instance: str
 ) -> None:
-    if confinement.name != "docker":
-        pytest.skip("the program that is killed uses containers of the engine's own runtime")
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/sandbox"}
-    command = [sys.executable, str(ROOT / "tests/sandbox/holder.py"), instance]
+    command = [*confinement.holder, instance, *confinement.holder_home]
     process = await anyio.open_process(command, env=environ, stderr=None)
     assert process.stdout is not None
     with anyio.fail_after(120):
         await process.stdout.receive()
+    assert len(confinement.running(instance)) >= 2
     process.send_signal(signal.SIGKILL)
     await process.wait()
     await process.aclose()
-    await eventually_async(lambda: running_of(instance) == [], within=60)
+    await eventually_async(lambda: not confinement.running(instance), within=60)
     launcher = await make_launcher()
     await launcher.reap()
-    await eventually_async(lambda: containers_of(instance) == [])
+    await eventually_async(lambda: not confinement.kept(instance))
 
 
 async def test_55_an_engine_that_hangs_is_an_answer_in_words(
     confinement: Confinement, make_launcher: MakeLauncher, instance: str
 ) -> None:
-    """Frozen by the engine, a sandbox is silent the way it is when the engine itself hangs."""
-    if confinement.name != "docker":
-        pytest.skip("frozen by the engine's own runtime")
+    """Frozen, a sandbox is silent the way it is when the engine itself hangs."""
     launcher = await make_launcher()
     box = await launcher.open(SMALL)
-    docker("pause", containers_of(instance)[0])
+    confinement.freeze(box)
     with anyio.fail_after(60), pytest.raises(SandboxGone, match="stopped answering"):
         await box.execute("1", timeout=600)
     await box.close()
-    await eventually_async(lambda: containers_of(instance) == [])
+    await eventually_async(lambda: not confinement.kept(instance))
 
 
 async def test_56_what_steers_a_terminal_or_a_model_is_taken_out_of_what_a_model_reads(

@@ -1,6 +1,6 @@
 """A server in miniature: holds sandboxes and runs code in one until somebody kills it.
 
-`python holder.py INSTANCE` prints a line once everything is open.
+`python holder.py INSTANCE [RUNTIME]` prints a line once everything is open.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from lap_sandbox.docker_engine import DockerLauncher
 from tests.sandbox.pool import SMALL
 
 
-async def main(instance: str) -> None:
-    config = LauncherConfig(warm=1, limits=SMALL, instance=instance)
+async def main(instance: str, runtime: str | None = None) -> None:
+    config = LauncherConfig(warm=1, limits=SMALL, instance=instance, runtime=runtime)
     launcher = DockerLauncher(config, dict(os.environ), Path.home())
     await launcher.prepare()
     busy = await launcher.open(SMALL)
@@ -30,4 +30,4 @@ async def main(instance: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1])
+    anyio.run(main, *sys.argv[1:])

@@ -336,6 +336,30 @@ async def test_the_next_start_reaps_what_a_dead_server_left(
 
 
 @pytest.mark.docker
+async def test_what_runs_for_a_server_that_cannot_be_seen_is_reaped_once_it_expired(
+    make_launcher: MakeLauncher, instance: str
+) -> None:
+    launcher = await make_launcher(life=3600)
+    await launcher.open(SMALL)
+    labels = inspect(containers_of(instance)[0])["Config"]["Labels"]
+    assert 3000 < int(labels["lap.expires"]) - time.time() <= 3600
+    foreign = {**labels, "lap.machine": "another/pid:[1]", "lap.owner": "1:1"}
+
+    def left(**other: str) -> str:
+        marked = {**foreign, **{f"lap.{name}": value for name, value in other.items()}}
+        arguments = [part for k, v in marked.items() for part in ("--label", f"{k}={v}")]
+        sleep = ["--entrypoint", "/bin/sleep", "lap-sandbox:core", "600"]
+        return docker("run", "-d", "--rm", "--network", "none", *arguments, *sleep).strip()
+
+    in_use, of_old, over = left(), left(expires="soon"), left(expires="1")
+    ours = left(machine=labels["lap.machine"], owner=labels["lap.owner"], expires="1")
+    assert await launcher.reap() == 1
+    assert {in_use, of_old, ours} <= set(running_of(instance))
+    assert over not in running_of(instance)
+    docker("rm", "-f", in_use, of_old, ours)
+
+
+@pytest.mark.docker
 async def test_an_image_of_another_version_is_noticed(
     make_launcher: MakeLauncher, instance: str, tmp_path: Path
 ) -> None:
