@@ -39,7 +39,7 @@ class PlainStreams:
         self._errors = errors
         self._words = b""
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> list[bytes | memoryview]:
         return [data]
 
     @property

@@ -27,10 +27,13 @@ from lap_sandbox.errors import LauncherUnavailable, LimitReached
 from lap_sandbox.hardening import Placement
 from lap_sandbox.session import ContainerSandbox
 from lap_sandbox.tasks import Tasks
+from lap_sandbox.waiting import Signal
 
 logger = logging.getLogger(__name__)
 
 WARM_PING_SECONDS = 0.3
+ANSWER_SECONDS = 0.5
+"""From the taking of a warm sandbox to its first answer; then another is started in any case."""
 LOOK_SECONDS = 30.0
 """Between two looks at the warm pool."""
 MIN_MEMORY = 256 * 1024 * 1024
@@ -193,7 +196,7 @@ class ContainerLauncher:
             was_oom=self._engine.oom_killed,
         )
         self._sandboxes.add(sandbox)
-        self._refill()
+        self._refill(sandbox.answered)
         return sandbox
 
     async def _take_warm(self, limits: Limits) -> Container | None:
@@ -234,14 +237,19 @@ class ContainerLauncher:
 
     # -- the warm pool
 
-    def _refill(self) -> None:
+    def _refill(self, after: Signal | None = None) -> None:
         if not self._refilling and not self._closed:
-            self._refilling = self._tasks.start(self._fill(), "refill the warm pool")
+            self._refilling = self._tasks.start(self._fill(after), "refill the warm pool")
 
-    async def _fill(self) -> None:
+    async def _fill(self, after: Signal | None) -> None:
         """Replace what is dead or old, and start containers, one at a time, until the pool is
-        full.  An engine that is down ends it; the next look, `open` or `prepare` tries again."""
+        full.  An engine that is down ends it; the next look, `open` or `prepare` tries again.
+
+        `after`: not while the first answer of the one just taken is waited for, with which a start
+        would compete."""
         try:
+            if after is not None:
+                await after.wait(ANSWER_SECONDS)
             now = time.monotonic()
             self._warm, old = pooling.parted(self._warm, now, self._config.warm_age)
             for waiting in old:

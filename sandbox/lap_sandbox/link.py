@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -19,7 +19,8 @@ from lap_sandbox.waiting import Signal
 WRITE_SECONDS = 30.0
 _RECEIVE = 4 * 1024
 _RECEIVE_MOST = 256 * 1024
-"""A large buffer is new memory from the kernel for each read, which takes longer than the read."""
+"""Once `_RECEIVE` was filled, until less comes: into one buffer, since a large one for each read is
+new memory from the kernel, which takes longer than the read."""
 _STDERR_KEPT = 4096
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -39,7 +40,7 @@ class Streams(Protocol):
         """The supervisor's last words."""
         ...
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> Sequence[bytes | memoryview]:
         """Pieces of stdout in `data`."""
         ...
 
@@ -53,9 +54,9 @@ class Demultiplexer:
         self._left = 0
         self.stderr = b""
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> list[bytes | memoryview]:
         """Pieces of stdout in `data`."""
-        pieces: list[bytes] = []
+        pieces: list[bytes | memoryview] = []
         position, size = 0, len(data)
         while position < size:
             if self._left == 0:
@@ -70,7 +71,7 @@ class Demultiplexer:
                 self.stderr = (self.stderr + piece)[-_STDERR_KEPT:]
         return pieces
 
-    def _read_header(self, data: bytes, position: int) -> int:
+    def _read_header(self, data: bytes | memoryview, position: int) -> int:
         """Where in `data` reading goes on."""
         wanted = _MULTIPLEX.size - len(self._header)
         self._header += data[position : position + wanted]
@@ -96,7 +97,7 @@ class Link:
         connection.setblocking(False)
         self._socket = connection
         self._release = release
-        self._receive = _RECEIVE
+        self._large: memoryview | None = None
         self._streams = streams or Demultiplexer()
         self._decoder = wire.Decoder()
         self._handlers: dict[int, OnFrame] = {}
@@ -165,17 +166,28 @@ class Link:
         starves nothing else; and what TLS has taken from the socket already, since the loop
         would not call for that again."""
         try:
-            data = self._socket.recv(self._receive)
+            data = self._receive()
         except _WOULD_BLOCK:
             return True
-        full = len(data) == self._receive
-        self._receive = min(self._receive * 4, _RECEIVE_MOST) if full else _RECEIVE
         self._take(data)
         while self.open and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             self._take(self._socket.recv(self._socket.pending()))
-        return bool(data)
+        return len(data) > 0
 
-    def _take(self, data: bytes) -> None:
+    def _receive(self) -> bytes | memoryview:
+        """What one call takes; to be used up before the next."""
+        if self._large is None:
+            data = self._socket.recv(_RECEIVE)
+            if len(data) == _RECEIVE:
+                self._large = memoryview(bytearray(_RECEIVE_MOST))
+            return data
+        large = self._large
+        size = self._socket.recv_into(large)
+        if size < _RECEIVE:
+            self._large = None
+        return large[:size]
+
+    def _take(self, data: bytes | memoryview) -> None:
         self.received += len(data)
         for piece in self._streams.feed(data):
             for frame in self._decoder.feed(piece):

@@ -59,6 +59,8 @@ class ContainerSandbox:
         self._interrupted = False
         self._running: Signal | None = None
         """Tells the execution under way that something came."""
+        self.answered = Signal()
+        """The first execution has ended, or there will be none."""
 
     @property
     def alive(self) -> bool:
@@ -102,6 +104,7 @@ class ContainerSandbox:
             raise
         finally:
             self._running = None
+            self.answered.set()
             link.off_end(done.set)
             link.forget(id)
         duration = time.monotonic() - begun
@@ -242,6 +245,7 @@ class ContainerSandbox:
 
     async def close(self) -> None:
         self._closed = True
+        self.answered.set()
         self._ended(self)
         with anyio.CancelScope(shield=True):
             await self._container.remove()

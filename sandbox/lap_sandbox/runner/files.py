@@ -152,14 +152,17 @@ class Tree:
                     if depth + 1 < MAX_DEPTH:
                         folders.append((path + "/", depth + 1))
                 elif stat.S_ISREG(status.st_mode) and not name.startswith(TEMPORARY):
-                    found[path] = Seen(
-                        path,
-                        status.st_ino,
-                        status.st_size,
-                        status.st_mtime_ns,
-                        status.st_ctime_ns,
-                    )
+                    found[path] = _seen(path, status)
         return found, False
+
+    def seen(self, path: str) -> Seen | None:
+        """One regular file as `scan` sees it."""
+        try:
+            with self._folder_of(path) as (folder, name):
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except Refused:  # it went away
+            return None
+        return _seen(path, status) if stat.S_ISREG(status.st_mode) else None
 
     def _entries(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         try:
@@ -186,6 +189,10 @@ class Tree:
                 os.close(folder)
             folder = inner
         return folder
+
+
+def _seen(path: str, status: os.stat_result) -> Seen:
+    return Seen(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class Upload:

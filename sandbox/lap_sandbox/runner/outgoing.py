@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 from lap_sandbox.runner import wire
 from lap_sandbox.runner.polling import Poller
 
-_WRITE = 64 * 1024
+_AT_ONCE = 64
+"""Pieces that one call writes."""
 
 
 class Outgoing:
@@ -22,33 +25,36 @@ class Outgoing:
         self._fd = fd
         self._poller = poller
         self._on_change = on_change
-        self._bytes = bytearray()
+        self._pieces: deque[bytes | memoryview] = deque()
+        self._size = 0
         os.set_blocking(fd, False)
 
     def __len__(self) -> int:
-        return len(self._bytes)
+        return self._size
 
     def send(
         self, kind: int, id: int, header: Mapping[str, object] | None = None, body: bytes = b""
     ) -> None:
-        self._bytes += wire.encode(kind, id, header, body)
+        self.add(wire.encode(kind, id, header, body))
 
     def add(self, frame: bytes) -> None:
-        """As `send`, for what is a frame already."""
-        self._bytes += frame
+        """As `send`, for what is a frame already, or a part of one."""
+        self._pieces.append(frame)
+        self._size += len(frame)
 
     def flush(self) -> None:
-        waiting = self._bytes
+        waiting = self._pieces
         while waiting:
             try:
-                written = os.write(
-                    self._fd, waiting if len(waiting) <= _WRITE else waiting[:_WRITE]
-                )
+                if len(waiting) == 1:
+                    written = os.write(self._fd, waiting[0])
+                else:
+                    written = os.writev(self._fd, list(islice(waiting, _AT_ONCE)))
             except BlockingIOError:
                 break
             except OSError:
                 os._exit(0)
-            del waiting[:written]
+            self._take(written)
         watched = self._poller.watches(self._fd)
         if waiting and not watched:
             self._poller.watch(self._fd, self._on_change, write=True)
@@ -56,3 +62,14 @@ class Outgoing:
             self._poller.unwatch(self._fd)
         if waiting or watched:
             self._on_change()
+
+    def _take(self, written: int) -> None:
+        """Forget what is written, without copying what is not."""
+        self._size -= written
+        while written:
+            piece = self._pieces[0]
+            if written < len(piece):
+                self._pieces[0] = memoryview(piece)[written:]
+                return
+            written -= len(piece)
+            self._pieces.popleft()

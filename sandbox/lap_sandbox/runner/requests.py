@@ -76,9 +76,8 @@ class Requests:
             return
         info = upload.finish()
         # What the host writes is no news to it.
-        seen, _ = self._tree.scan(files.SCAN_ENTRIES)
-        if upload.path in seen:
-            self._seen[upload.path] = seen[upload.path]
+        if (seen := self._tree.seen(upload.path)) is not None:
+            self._seen[upload.path] = seen
         self._send(Kind.REPLY, frame.id, info)
 
     def _abort(self, frame: Frame) -> None:
@@ -98,10 +97,13 @@ class Requests:
         self._downloads[frame.id] = (fd, status.st_size)
 
     def pump(self, room: int) -> None:
-        """Send one chunk of each download, while the host keeps up."""
+        """Send a chunk of each download by turns, while the host keeps up."""
+        while self._downloads and room > 0:
+            room = self._pump_each(room)
+
+    def _pump_each(self, room: int) -> int:
+        """The room that is left."""
         for id, (fd, left) in list(self._downloads.items()):
-            if room <= 0:
-                return
             data = b""
             with contextlib.suppress(OSError):
                 data = os.read(fd, min(wire.CHUNK, left)) if left else b""
@@ -113,6 +115,7 @@ class Requests:
                 os.close(fd)
                 del self._downloads[id]
                 self._send(Kind.REPLY, id, {"missing": left})
+        return room
 
     def _list(self, frame: Frame) -> None:
         limit = min(int(frame.header["limit"]), LISTED)

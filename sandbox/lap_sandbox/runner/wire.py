@@ -136,8 +136,8 @@ class Decoder:
         self._header = _NOTHING
         self._error: WireError | None = None
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes.
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
+        """The frames that `data` completes.  Nothing of `data` itself is kept.
 
         Raises:
             WireError: and from then on always.
@@ -150,13 +150,12 @@ class Decoder:
             self._error = error
             raise
 
-    def _cut(self, data: bytes) -> list[Frame]:
+    def _cut(self, data: bytes | memoryview) -> list[Frame]:
         if self._buffer:
             self._buffer += data
-            data = bytes(self._buffer) if self._complete() else b""
-            if not data:
+            if not self._complete():
                 return []
-            self._buffer.clear()
+            data, self._buffer = memoryview(self._buffer), bytearray()
         frames: list[Frame] = []
         position, size = 0, len(data)
         while size - position >= _LENGTH:
@@ -177,7 +176,7 @@ class Decoder:
             return False
         return len(buffer) - _LENGTH >= _checked(int.from_bytes(buffer[:_LENGTH], "big"))
 
-    def _parse(self, data: bytes, start: int, end: int) -> Frame:
+    def _parse(self, data: bytes | memoryview, start: int, end: int) -> Frame:
         _, kind, id, head_length = _FIXED.unpack_from(data, start)
         start += _FIXED.size
         body = start + head_length
@@ -186,12 +185,12 @@ class Decoder:
         if end - body > MAX_BODY:
             raise WireError("a body is larger than a frame holds")
         if not head_length:
-            return Frame(kind, id, _NOTHING, data[body:end])
-        head = data[start:body]
+            return Frame(kind, id, _NOTHING, bytes(data[body:end]))
+        head = bytes(data[start:body])
         if head != self._head:  # else it is the one before again, as limits are
             self._header = _read_header(head)
             self._head = head
-        return Frame(kind, id, self._header, data[body:end])
+        return Frame(kind, id, self._header, bytes(data[body:end]))
 
     @property
     def pending(self) -> int:

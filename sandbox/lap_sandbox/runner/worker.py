@@ -132,7 +132,19 @@ class Worker:
             more = frame.header.get("more")
             while more and (part := self._channel.receive()).kind == wire.Kind.DATA:
                 parts.append(part.body)
-            self._execute(frame, b"".join(parts).decode("utf-8", "replace"))
+            code = b"".join(parts).decode("utf-8", "replace")
+            if frame.id:
+                self._execute(frame, code)
+            else:
+                self._rehearse(frame, code)
+
+    def _rehearse(self, frame: wire.Frame, code: str) -> None:
+        """Run what the supervisor sends before any code of the user; it leaves no name and does
+        not count as a cell."""
+        kept = self._cells
+        self._cells = cells.Cells(dict(kept.namespace))
+        self._execute(frame, code)
+        self._cells = kept
 
     def _execute(self, frame: wire.Frame, code: str) -> None:
         limits = frame.header
