@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lap_runtimes.errors import ProtocolError
 
+from lap_mcp.front_parts.objects import Objects
+from lap_mcp.front_parts.steps import Ask, Failure, Finish, Interception, Run, Send, Step
 from lap_mcp.openai_front.arguments import CodeArguments, unfenced
 from lap_mcp.openai_front.chat_events import ChatEvents
 from lap_mcp.openai_front.chat_exchange import ChatExchange
 from lap_mcp.openai_front.chat_requests import chat_request
 from lap_mcp.openai_front.citations import cited
 from lap_mcp.openai_front.exchange import Exchange, Setting
-from lap_mcp.openai_front.objects import Objects
 from lap_mcp.openai_front.plans import plan_of
 from lap_mcp.openai_front.results import CodeResult, Picture
-from lap_mcp.openai_front.steps import Ask, Failure, Finish, Interception, Run, Send, Step
 from lap_mcp.openai_front.wire import named_event
 from tests.openai_front.model import Call, Code, Model, Oops, Say, Stopped, Think, Turn
 
