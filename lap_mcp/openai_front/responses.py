@@ -165,7 +165,7 @@ class Responding:
     async def respond(self, sink: Sink | None = None) -> Mapping[str, Any]:
         """Raises: ApiError, Refused."""
         assert self._exchange is not None
-        run: RunCode = self._interpreter.run if self._interpreter else _nothing_runs
+        run: RunCode[CodeResult] = self._interpreter.run if self._interpreter else _nothing_runs
         result = await drive(self._exchange, self._ask(), run, sink or Silent())
         await self.keep(result)
         return result

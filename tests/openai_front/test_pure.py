@@ -87,7 +87,7 @@ class Player:
     """Plays a script through an interception: the bytes that a streaming client gets, and the
     whole result."""
 
-    def __init__(self, exchange: Interception) -> None:
+    def __init__(self, exchange: Interception[CodeResult]) -> None:
         self.exchange = exchange
         self.out: list[bytes] = []
         self.results: list[Any] = []
@@ -119,7 +119,11 @@ class Player:
 
 
 def play(
-    exchange: Interception, turns: Sequence[Turn], sizes: Sequence[int], api: str, piece: int = 3
+    exchange: Interception[CodeResult],
+    turns: Sequence[Turn],
+    sizes: Sequence[int],
+    api: str,
+    piece: int = 3,
 ) -> tuple[bytes, Any]:
     model, player = Model(piece=piece), Player(exchange)
     player.take(exchange.begin())
@@ -131,7 +135,7 @@ def play(
     return b"".join(player.out), whole
 
 
-def make(api: str) -> Interception:
+def make(api: str) -> Interception[CodeResult]:
     return ChatExchange(setting()) if api == "chat" else Exchange(setting())
 
 
