@@ -27,6 +27,11 @@ Authenticate = Callable[[str], Principal | None | Awaitable[Principal | None]]
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 SIGNED_PATHS: Final = "/files/"
 """What begins so carries its own proof; its handler looks at it."""
+_ANTHROPIC: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    413: "request_too_large",
+}
 _BODY_DEADLINE: Final = 60.0
 """Seconds in which a request's body has to arrive."""
 
@@ -134,21 +139,18 @@ class Gate:
             return error_response(503, "The server is stopping.", {"Retry-After": "5"})
         if scope["path"].startswith(SIGNED_PATHS) and scope["method"] in ("GET", "HEAD"):
             return None
-        principal = await self._principal(headers)
+        principal = await self._principal(scope, headers)
         if principal is None:
             challenge = {"WWW-Authenticate": 'Bearer realm="lap-mcp"'}
             return error_response(401, "A key is needed: `Authorization: Bearer KEY`.", challenge)
         sdk.authenticate(scope, principal)
         return None
 
-    async def _principal(self, headers: Headers) -> Principal | None:
-        given = headers.all("authorization")
-        if len(given) != 1:
+    async def _principal(self, scope: Scope, headers: Headers) -> Principal | None:
+        token = _token(headers, scope)
+        if not token:
             return None
-        scheme, _, token = given[0].partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            return None
-        found = self._options.authenticate(token.strip())
+        found = self._options.authenticate(token)
         return await found if inspect.isawaitable(found) else found
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,8 +169,29 @@ class Gate:
             self._inflight.leave()
 
 
+def _token(headers: Headers, scope: Scope) -> str:
+    """The one key that a request shows; Anthropic's clients have a header of their own for it."""
+    given, keys_given = headers.all("authorization"), headers.all("x-api-key")
+    if not given and len(keys_given) == 1 and _is_anthropic(scope):
+        return keys_given[0].strip()
+    if len(given) != 1:
+        return ""
+    scheme, _, token = given[0].partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
 def _is_api(scope: Scope) -> bool:
     return str(scope["path"]).startswith("/v1/")
+
+
+def _is_anthropic(scope: Scope) -> bool:
+    """Whether the client speaks Anthropic's API: by its path, or by the header that such clients
+    always send."""
+    if not _is_api(scope):
+        return False
+    path = str(scope["path"])
+    messages = path == "/v1/messages" or path.startswith("/v1/messages/")
+    return messages or bool(Headers(scope).all("anthropic-version"))
 
 
 def _in_the_words_of(scope: Scope, refusal: JSONResponse) -> JSONResponse:
@@ -176,10 +199,15 @@ def _in_the_words_of(scope: Scope, refusal: JSONResponse) -> JSONResponse:
     if not _is_api(scope):
         return refusal
     message = json.loads(bytes(refusal.body))["error"]
+    kept = {k: v for k, v in refusal.headers.items() if k not in ("content-length", "content-type")}
+    if _is_anthropic(scope):
+        status = refusal.status_code
+        kind = _ANTHROPIC.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        body = {"type": "error", "error": {"type": kind, "message": message}}
+        return JSONResponse(body, status, headers=kept)
     kind = "server_error" if refusal.status_code >= 500 else "invalid_request_error"
     code = "invalid_api_key" if refusal.status_code == 401 else None
     told = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    kept = {k: v for k, v in refusal.headers.items() if k not in ("content-length", "content-type")}
     return JSONResponse(told, refusal.status_code, headers=kept)
 
 

@@ -27,8 +27,10 @@ from lap_mcp.mcp_server.stdio import Wire, run_stdio
 from lap_mcp.model import LOCAL, Principal
 
 if TYPE_CHECKING:
+    from lap_mcp.anthropic_front.front import AnthropicFront
     from lap_mcp.control.signed_links import SignedLinks
     from lap_mcp.gate import Authenticate
+    from lap_mcp.openai_front.front import OpenAIFront
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +204,6 @@ async def serve_http(
         Unavailable: the address is taken.
     """
     from lap_mcp.downloads import download_route
-    from lap_mcp.openai_front.front import OpenAIFront
     from lap_mcp.web import HttpOptions, build_app, serve
 
     def opened() -> AbstractAsyncContextManager[Running]:
@@ -230,9 +231,9 @@ async def serve_http(
         sock, here = _listen(config)
         links = await anyio.to_thread.run_sync(_signed_links, config, here)
         face = Face(owner.services, face_options(config, program, http=True, link=links.link))
-        front = OpenAIFront(owner.services, config.models, config.openai)
-        routes = [download_route(links), *front.routes]
-        http = build_app(face, options, routes, running=front.running)
+        fronts = _fronts(owner.services, config)
+        routes = [download_route(links), *(route for front in fronts for route in front.routes)]
+        http = build_app(face, options, routes, running=_both(fronts))
         on_ready(f"{here}/mcp")
         await serve(http, [sock])
 
@@ -250,6 +251,33 @@ def _callers(config: Config, key: str, services: Services) -> Authenticate:
         return owner(token)
 
     return authenticate
+
+
+def _fronts(
+    services: Callable[[], Awaitable[Services]], config: Config
+) -> tuple[AnthropicFront, OpenAIFront]:
+    """The doors for clients of models' vendors; the first has routes that the other one shares."""
+    from lap_mcp.anthropic_front.front import AnthropicFront
+    from lap_mcp.openai_front.front import OpenAIFront
+
+    tables = config.models.items()
+    messages = {name: table for name, table in tables if table.api == "anthropic"}
+    others = {name: table for name, table in tables if table.api != "anthropic"}
+    return (
+        AnthropicFront(services, messages, config.anthropic),
+        OpenAIFront(services, others, config.openai),
+    )
+
+
+def _both(
+    fronts: tuple[AnthropicFront, OpenAIFront],
+) -> Callable[[], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        async with fronts[0].running(), fronts[1].running():
+            yield
+
+    return running
 
 
 def _listen(config: Config) -> tuple[socket.socket, str]:

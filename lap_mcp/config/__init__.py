@@ -13,13 +13,22 @@ from .places import (
     surroundings,
 )
 from .secrets import Faulty, SecretResolver
-from .tables import TOOLSETS, AgentTable, ModelTable, OpenAITable, RuntimeTable, SandboxTable
+from .tables import (
+    TOOLSETS,
+    AgentTable,
+    AnthropicTable,
+    ModelTable,
+    OpenAITable,
+    RuntimeTable,
+    SandboxTable,
+)
 
 __all__ = [
     "AGENT_NAME",
     "FILE_NAME",
     "TOOLSETS",
     "AgentTable",
+    "AnthropicTable",
     "Config",
     "ConfigFaults",
     "Faulty",

@@ -16,6 +16,7 @@ from .faults import KeyPath, Locator, as_problem, faults_of
 from .secrets import SecretResolver
 from .tables import (
     AgentTable,
+    AnthropicTable,
     LimitsTable,
     LogsTable,
     McpTable,
@@ -53,6 +54,7 @@ class Config:
     sandbox: SandboxTable
     mcp: McpTable
     openai: OpenAITable
+    anthropic: AnthropicTable
     limits: LimitsTable
     server: ServerTable
     store: StoreTable

@@ -332,9 +332,12 @@ class _Tables:
                 )
             except ValidationError as error:
                 self.faults += faults_of(error, key, ModelTable, self._locator)
-        defaults = [name for name, table in found.items() if table.default]
-        for name in defaults[1:]:
-            self._fault(("models", name, "default"), f"{defaults[0]} is the default already.")
+        defaults: dict[bool, str] = {}
+        for name, table in found.items():
+            # One for clients of Messages, one for those of Responses and Chat Completions.
+            first = defaults.setdefault(table.api == "anthropic", name) if table.default else name
+            if first != name:
+                self._fault(("models", name, "default"), f"{first} is the default already.")
         owners: dict[str, str] = {}
         for name, table in found.items():
             for known in (name, *table.aliases):

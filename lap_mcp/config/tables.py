@@ -123,19 +123,20 @@ class ModelTable(Table):
     base_url: Address
     """Where its server is, with `/v1` where it has that."""
     api_key: Secret | None = None
-    """Sent as `Authorization: Bearer …`, to the origin of `base_url` only."""
+    """Sent as `Authorization: Bearer …` (with `anthropic` as `x-api-key`), to the origin of
+    `base_url` only."""
     model: str | None = None
     """What its server calls it; unset: as the client asked for it."""
-    api: Literal["responses", "chat"] = "responses"
+    api: Literal["responses", "chat", "anthropic"] = "responses"
     """What its server speaks: `responses` (and Chat Completions), or `chat` alone, into which
-    requests of `/v1/responses` are then translated."""
+    requests of `/v1/responses` are then translated; `anthropic`: Messages, for clients of
+    `/v1/messages` only."""
     aliases: Texts = ()
     """Other names that clients may ask for."""
     default: bool = False
     """Serves every name that no other table knows."""
     images: bool | None = None
-    """The model can look at figures that its code draws.  Unset: yes with `responses`, no with
-    `chat`."""
+    """The model can look at figures that its code draws.  Unset: no with `chat`, else yes."""
     headers: PlainHeaders = Field(default_factory=dict)
     """Fixed headers that are not secret."""
     ca_file: str | None = None
@@ -162,6 +163,15 @@ class OpenAITable(Table):
     """Largest `memory_limit` that a container may ask for."""
     max_file: Size = 50 * MiB
     """Largest upload."""
+
+
+class AnthropicTable(Table):
+    """`[anthropic]`: the Anthropic-compatible face of `lap-mcp serve`."""
+
+    rounds: int = Field(10, ge=1, le=1000)
+    """How often a model may be asked in one message; then it ends as `pause_turn`."""
+    code_timeout: Duration = 120.0
+    """How long one call may run."""
 
 
 class SandboxTable(Table):
@@ -281,6 +291,7 @@ PLAIN_TABLES: Mapping[str, type[Table]] = {
     "sandbox": SandboxTable,
     "mcp": McpTable,
     "openai": OpenAITable,
+    "anthropic": AnthropicTable,
     "limits": LimitsTable,
     "server": ServerTable,
     "store": StoreTable,

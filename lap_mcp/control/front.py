@@ -75,10 +75,11 @@ class Uploads:
         await self._database.write(lambda connection: front.add_file(connection, file))
         return file
 
-    async def get(self, principal: Principal, file_id: str) -> FrontFile:
-        """Raises: NotFound."""
+    async def get(self, principal: Principal, file_id: str, *, anywhere: bool = False) -> FrontFile:
+        """`anywhere`: also one that is in a container.  Raises: NotFound."""
+        find = front.any_file if anywhere else front.file
         found = await self._database.read(
-            lambda connection: front.file(connection, principal.id, file_id)
+            lambda connection: find(connection, principal.id, file_id)
         )
         expired = found is not None and (
             found.expires_at is not None and found.expires_at < self._clock.now()

@@ -13,10 +13,10 @@ from starlette.responses import Response
 
 from lap_mcp.control.front import FrontDoor
 from lap_mcp.control.services import Services
+from lap_mcp.front_parts.http import EventStream, Whole
 from lap_mcp.model import Principal
 
 from .agents import WAITING, begin, prompt_of
-from .http import EventStream, Whole
 from .wire import ApiError, Json, bad, chunk_event, sequence
 
 Tell = Callable[[Json], Awaitable[None]]

@@ -13,11 +13,11 @@ from typing import Any, Final
 from lap_mcp.control.front import FrontDoor
 from lap_mcp.control.services import Accepted, Followed, NewPrompt, Services
 from lap_mcp.errors import NotFound
+from lap_mcp.front_parts.http import EventStream
 from lap_mcp.model import Delta, Origin, Principal, StoredEvent
 from lap_mcp.plain_text import clean
 from lap_mcp.store.front import StoredResponse
 
-from .http import EventStream
 from .plans import Plan
 from .response_objects import finished, started
 from .wire import ApiError, Json, bad, mapping, sequence

@@ -15,13 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lap_mcp.errors import LapError
+from lap_mcp.front_parts.http import EventStream, answered
+from lap_mcp.front_parts.upstream import Refused
 from lap_mcp.model import Principal
 
-from .http import EventStream, answered
 from .response_objects import finished, started
 from .responses import Asked, Responding
 from .shared import Shared
-from .upstream import Refused
 from .wire import ApiError, Json, bad, missing, named_event
 
 MAX_RUNNING: Final = 32

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
+from lap_mcp.front_parts.steps import Ask, Failure, Finish, Run, Send, Step
+
 from .arguments import CodeArguments
 from .chat_round import ChatRound, Heard
 from .exchange import Setting
 from .items import sendable
 from .plans import chat_body
 from .results import MODEL_PICTURES, CodeResult, refused
-from .steps import Ask, Failure, Finish, Run, Send, Step
 from .tool import TOO_MANY, broken_call
 from .usage import added
 from .wire import Json, error_body, mapping

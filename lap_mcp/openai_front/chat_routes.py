@@ -11,18 +11,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lap_mcp.control.front import FrontDoor
+from lap_mcp.front_parts.driving import Silent, Sink, drive
+from lap_mcp.front_parts.http import EventStream, Relayed, Whole, body_of, handled, principal_of
+from lap_mcp.front_parts.models import AGENT, Target
+from lap_mcp.front_parts.upstream import sent_on
 from lap_mcp.model import Principal
 
 from .agent_chat import agent_chat
 from .chat_exchange import SHOWN, ChatExchange
-from .driving import Silent, Sink, drive
 from .exchange import Setting
-from .http import EventStream, Relayed, Whole, body_of, handled, principal_of
 from .interpreter import Interpreter, interpreter_for
-from .models import AGENT, Target
 from .plans import Plan, plan_of
 from .shared import Shared
-from .upstream import sent_on
 from .wire import ApiError, Json, bad, chunk_event, encode, mapping, sequence
 
 

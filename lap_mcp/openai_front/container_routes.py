@@ -12,10 +12,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lap_mcp.control.containers import MINUTES
+from lap_mcp.front_parts.http import answered, body_of, handled, principal_of
 from lap_mcp.plain_text import one_line
 from lap_mcp.store.front import Container, FrontFile
 
-from .http import answered, body_of, handled, principal_of
 from .interpreter import refuse_memory, uploaded
 from .paging import listed, wanted
 from .plans import memory_tier, refuse_network

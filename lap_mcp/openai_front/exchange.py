@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from lap_mcp.front_parts.steps import Ask, Failure, Finish, Run, Send, Step
+
 from .calls import InterpreterCall
 from .items import FOR_THE_CLIENT, failure_of, is_lost_reasoning, output_of, sendable, unfinished
 from .message_texts import MessageTexts
 from .plans import ENCRYPTED, OUTPUTS, Plan, responses_body
 from .response_objects import finished, item_events, started
 from .results import CodeResult, for_responses, refused
-from .steps import Ask, Failure, Finish, Run, Send, Step
 from .tool import TOO_MANY, broken_call
 from .usage import added
 from .wire import Json, NewId, mapping, sequence

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from lap_mcp.front_parts.http import answered, handled, principal_of
 from lap_mcp.store.front import FrontFile
 
 from .container_routes import download, form_file
-from .http import answered, handled, principal_of
 from .paging import listed, wanted
 from .shared import Shared
 from .wire import Json, bad

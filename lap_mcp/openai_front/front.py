@@ -14,12 +14,12 @@ from starlette.routing import BaseRoute, Route
 
 from lap_mcp.config import ModelTable, OpenAITable
 from lap_mcp.control.services import Services
+from lap_mcp.front_parts.http import answered, handled
+from lap_mcp.front_parts.models import Models
 
 from .chat_routes import ChatRoutes
 from .container_routes import ContainerRoutes
 from .file_routes import FileRoutes
-from .http import answered, handled
-from .models import Models
 from .response_routes import ResponseRoutes
 from .shared import Shared
 from .wire import Json, missing

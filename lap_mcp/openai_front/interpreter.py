@@ -14,10 +14,10 @@ from lap_mcp.config import OpenAITable
 from lap_mcp.control.containers import Containers
 from lap_mcp.control.front import FrontDoor
 from lap_mcp.errors import LapError, NotFound
+from lap_mcp.front_parts.driving import Live
 from lap_mcp.model import Principal
 from lap_mcp.store.front import Container
 
-from .driving import Live
 from .plans import MEMORY_TIERS, ContainerWish
 from .results import CodeResult, Picture, refused, result_of
 from .rewriting import GivenFile

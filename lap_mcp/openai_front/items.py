@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .steps import Failure
+from lap_mcp.front_parts.steps import Failure
+
 from .wire import Json, encode, mapping
 
 FOR_THE_CLIENT: Final = frozenset(

@@ -11,16 +11,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from lap_mcp.front_parts.http import (
+    EventStream,
+    Relayed,
+    Whole,
+    answered,
+    body_of,
+    handled,
+    principal_of,
+)
+from lap_mcp.front_parts.models import AGENT
+from lap_mcp.front_parts.upstream import sent_on
 from lap_mcp.store.front import StoredResponse
 
 from .agents import AgentResponse
 from .background import Background
-from .http import EventStream, Relayed, Whole, answered, body_of, handled, principal_of
-from .models import AGENT
 from .responses import Asked, Responding, asked, relayed
 from .rewriting import as_input_items
 from .shared import Shared
-from .upstream import sent_on
 from .wire import Json, bad, missing, named_event
 
 _PAGE: Final = 100

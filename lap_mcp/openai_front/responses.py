@@ -10,15 +10,15 @@ from typing import Any
 from lap_mcp.config import OpenAITable
 from lap_mcp.control.front import FrontDoor
 from lap_mcp.errors import NotFound
+from lap_mcp.front_parts.driving import AskUpstream, Live, RunCode, Silent, Sink, drive
+from lap_mcp.front_parts.models import Target
 from lap_mcp.model import Principal
 from lap_mcp.store.front import StoredResponse
 
 from .chat_events import ChatEvents
 from .chat_requests import chat_request
-from .driving import AskUpstream, Live, RunCode, Silent, Sink, drive
 from .exchange import Exchange, Setting
 from .interpreter import Interpreter, interpreter_for
-from .models import Target
 from .plans import Plan, plan_of
 from .results import CodeResult, refused
 from .rewriting import GivenFile, Rewriting, containers_in, referred
@@ -167,7 +167,7 @@ class Responding:
     async def respond(self, sink: Sink | None = None) -> Mapping[str, Any]:
         """Raises: ApiError, Refused."""
         assert self._exchange is not None
-        run: RunCode = self._interpreter.run if self._interpreter else _nothing_runs
+        run: RunCode[CodeResult] = self._interpreter.run if self._interpreter else _nothing_runs
         result = await drive(self._exchange, self._ask(), run, sink or Silent())
         await self.keep(result)
         return result

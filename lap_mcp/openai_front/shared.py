@@ -14,8 +14,7 @@ from lap_mcp.config import OpenAITable
 from lap_mcp.control.front import FrontDoor
 from lap_mcp.control.services import Services
 from lap_mcp.errors import Unavailable
-
-from .models import Models
+from lap_mcp.front_parts.models import Models
 
 
 @dataclass(slots=True)

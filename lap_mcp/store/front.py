@@ -149,6 +149,13 @@ def file(connection: Connection, principal: str, id_: str, container_id: str | N
     return None if row is None else FrontFile(**row._mapping)
 
 
+def any_file(connection: Connection, principal: str, id_: str) -> FrontFile | None:
+    """An upload, or a file of whichever container."""
+    query = sa.select(files).where(files.c.id == id_, files.c.principal == principal)
+    row = connection.execute(query).first()
+    return None if row is None else FrontFile(**row._mapping)
+
+
 def delete_file(connection: Connection, id_: str) -> None:
     connection.execute(files.delete().where(files.c.id == id_))
 

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lap_runtimes.errors import ProtocolError
 
+from lap_mcp.front_parts.objects import Objects
+from lap_mcp.front_parts.steps import Ask, Failure, Finish, Interception, Run, Send, Step
 from lap_mcp.openai_front.arguments import CodeArguments, unfenced
 from lap_mcp.openai_front.chat_events import ChatEvents
 from lap_mcp.openai_front.chat_exchange import ChatExchange
 from lap_mcp.openai_front.chat_requests import chat_request
 from lap_mcp.openai_front.citations import cited
 from lap_mcp.openai_front.exchange import Exchange, Setting
-from lap_mcp.openai_front.objects import Objects
 from lap_mcp.openai_front.plans import plan_of
 from lap_mcp.openai_front.results import CodeResult, Picture
-from lap_mcp.openai_front.steps import Ask, Failure, Finish, Interception, Run, Send, Step
 from lap_mcp.openai_front.wire import named_event
 from tests.openai_front.model import Call, Code, Model, Oops, Say, Stopped, Think, Turn
 
@@ -87,7 +87,7 @@ class Player:
     """Plays a script through an interception: the bytes that a streaming client gets, and the
     whole result."""
 
-    def __init__(self, exchange: Interception) -> None:
+    def __init__(self, exchange: Interception[CodeResult]) -> None:
         self.exchange = exchange
         self.out: list[bytes] = []
         self.results: list[Any] = []
@@ -119,7 +119,11 @@ class Player:
 
 
 def play(
-    exchange: Interception, turns: Sequence[Turn], sizes: Sequence[int], api: str, piece: int = 3
+    exchange: Interception[CodeResult],
+    turns: Sequence[Turn],
+    sizes: Sequence[int],
+    api: str,
+    piece: int = 3,
 ) -> tuple[bytes, Any]:
     model, player = Model(piece=piece), Player(exchange)
     player.take(exchange.begin())
@@ -131,7 +135,7 @@ def play(
     return b"".join(player.out), whole
 
 
-def make(api: str) -> Interception:
+def make(api: str) -> Interception[CodeResult]:
     return ChatExchange(setting()) if api == "chat" else Exchange(setting())
 
 

@@ -76,7 +76,9 @@ def engine() -> Iterator[OwnEngine]:
 
 
 @pytest.fixture
-async def launcher(engine: OwnEngine, instance: str, tmp_path: Path) -> AsyncIterator[DockerLauncher]:
+async def launcher(
+    engine: OwnEngine, instance: str, tmp_path: Path
+) -> AsyncIterator[DockerLauncher]:
     config = LauncherConfig(warm=1, warm_age=10.0, limits=SMALL, instance=instance)
     made = DockerLauncher(config, {"DOCKER_HOST": engine.address}, tmp_path)
     await made.prepare()

@@ -115,6 +115,9 @@ class Watched(Response):
     """An answer that is worked out while its client stays: when it goes, the work is cancelled,
     which closes the upstream and interrupts code."""
 
+    answer = staticmethod(failure)
+    """From what went wrong to an answer; a face may have its own words."""
+
     def __init__(self) -> None:
         self.background = None
 
@@ -135,7 +138,7 @@ class Watched(Response):
             await self.broke(failed, scope, receive, send)
 
     async def broke(self, failed: Failed, scope: Scope, receive: Receive, send: Send) -> None:
-        await failure(failed)(scope, receive, send)
+        await self.answer(failed)(scope, receive, send)
 
 
 async def _gone(receive: Receive, work: anyio.CancelScope) -> None:

@@ -59,6 +59,8 @@ _SENT_ON: Final = (
     "content-type",
     "user-agent",
     "openai-beta",
+    "anthropic-beta",
+    "anthropic-version",
     "idempotency-key",
     "x-client-request-id",
     "traceparent",
@@ -101,7 +103,7 @@ class Upstream:
         self._http = HTTP(
             HTTPRuntimeConfig(
                 url=table.base_url,
-                auth=Auth(bearer=key),
+                auth=_auth(table),
                 headers=table.headers,
                 ca_file=table.ca_file,
                 connect_timeout=table.connect_timeout,
@@ -113,7 +115,10 @@ class Upstream:
         fixed = {"host": parts.netloc, "accept-encoding": "identity", "user-agent": "lap-mcp"}
         fixed |= {key.lower(): value for key, value in table.headers.items()}
         if self._secret:
-            fixed["authorization"] = f"Bearer {self._secret}"
+            if table.api == "anthropic":
+                fixed["x-api-key"] = self._secret
+            else:
+                fixed["authorization"] = f"Bearer {self._secret}"
         self._fixed = fixed
         secure = parts.scheme == "https"
         self.direct = None if proxied else Connections(
@@ -196,7 +201,7 @@ class Upstream:
 
     def _secrets(self) -> dict[str, str]:
         """What no header of a client may replace."""
-        names = ("host", "authorization", "accept-encoding")
+        names = ("host", "authorization", "x-api-key", "accept-encoding")
         return {name: self._fixed[name] for name in names if name in self._fixed}
 
     async def _pieces(self, reply: AnyReply) -> AsyncIterator[bytes]:
@@ -258,6 +263,13 @@ class _Worded:
                 f"The server of model {self._name!r} cannot be reached, or broke off.",
                 code="upstream_unavailable",
             ) from error
+
+
+def _auth(table: ModelTable) -> Auth:
+    key = table.api_key
+    if key is not None and table.api == "anthropic":
+        return Auth(header={"x-api-key": key})
+    return Auth(bearer=key)
 
 
 def sent_on(headers: Mapping[str, str]) -> dict[str, str]:

@@ -12,13 +12,12 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from .results import CodeResult
 from .steps import Ask, Failure, Finish, Interception, Run, Send, Step
 from .upstream import PATIENCE, RETRIES, Refused
 from .wire import ApiError, Json, mapping
@@ -30,7 +29,8 @@ MAX_LIVE: Final = 256 * 1024
 
 Live = Callable[[Literal["stdout", "stderr"], str], None]
 AskUpstream = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[AsyncIterator[Json]]]
-RunCode = Callable[[str, Live], Awaitable[CodeResult]]
+Result = TypeVar("Result")
+RunCode = Callable[[str, Live], Awaitable[Result]]
 
 
 class Sink(Protocol):
@@ -47,7 +47,7 @@ class Silent:
 
 
 async def drive(
-    interception: Interception, ask: AskUpstream, run: RunCode, sink: Sink
+    interception: Interception[Result], ask: AskUpstream, run: RunCode[Result], sink: Sink
 ) -> Mapping[str, Any]:
     """The whole result.
 
@@ -75,12 +75,12 @@ _Item = Json | ApiError | Refused | None
 """An event; why there are no more; `None`: the stream ended."""
 
 
-class _Drive:
+class _Drive(Generic[Result]):
     def __init__(
         self,
-        interception: Interception,
+        interception: Interception[Result],
         ask: AskUpstream,
-        run: RunCode,
+        run: RunCode[Result],
         sink: Sink,
         tasks: TaskGroup,
     ) -> None:
@@ -163,7 +163,7 @@ class _Drive:
 
     async def _ran(self, run: Run) -> list[Step]:
         """Run code, telling its output while it comes."""
-        result = CodeResult(status="failed")
+        result: list[Result] = []
         live_in, live_out = anyio.create_memory_object_stream[
             tuple[Literal["stdout", "stderr"], str]
         ](math.inf)
@@ -186,8 +186,8 @@ class _Drive:
         async with live_out, anyio.create_task_group() as telling:
             telling.start_soon(tell)
             with live_in:
-                result = await self._run(run.source, printed)
-        return self._interception.ran(run, result)
+                result.append(await self._run(run.source, printed))
+        return self._interception.ran(run, result[0])
 
 
 async def _put(inbox: MemoryObjectSendStream[_Item], event: Json) -> None:

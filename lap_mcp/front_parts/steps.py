@@ -1,7 +1,7 @@
 """What the interception asks its driver to do: the whole of its output.
 
-The driver (`driving.py`) holds the sockets and the sandbox; the interceptions (`exchange.py`,
-`chat_exchange.py`) hold the state and do no I/O.  The driver does the steps in order and, when it
+The driver (`driving.py`) holds the sockets and the sandbox; the interceptions of the faces hold
+the state and do no I/O.  The driver does the steps in order and, when it
 has none left, gives the next event of the upstream.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
-from .results import CodeResult
+Result = TypeVar("Result", contravariant=True)
+"""What came of running code, in the words of the face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Failure:
     code: str = "server_error"
 
 
-class Interception(Protocol):
+class Interception(Protocol[Result]):
     """One client request, from the first question upstream to the whole result."""
 
     def begin(self) -> list[Step]: ...
@@ -77,4 +78,4 @@ class Interception(Protocol):
         """Output while code runs."""
         ...
 
-    def ran(self, run: Run, result: CodeResult) -> list[Step]: ...
+    def ran(self, run: Run, result: Result) -> list[Step]: ...

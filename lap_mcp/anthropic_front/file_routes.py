@@ -1,0 +1,138 @@
+"""`/v1/files` as Anthropic's clients know it: uploads, and what code left in containers."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import quote
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from lap_mcp.errors import NotFound
+from lap_mcp.front_parts.http import answered, principal_of
+from lap_mcp.front_parts.wire import Json, bad, missing
+from lap_mcp.store.front import FrontFile, PageOf
+
+from .http import MarkedRoute, handled
+from .message_routes import GetFront
+
+_ONE: Final = "/v1/files/{id}"
+_MOST: Final = 1000
+_PURPOSE: Final = "user_data"
+_PAGE: Final = "page_"
+
+
+class FileRoutes:
+    def __init__(self, front: GetFront) -> None:
+        self._front = front
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        return [
+            MarkedRoute("/v1/files", handled(self._create), methods=["POST"]),
+            MarkedRoute("/v1/files", handled(self._list), methods=["GET"]),
+            MarkedRoute(_ONE, handled(self._get), methods=["GET"]),
+            MarkedRoute(_ONE, handled(self._delete), methods=["DELETE"]),
+            MarkedRoute(f"{_ONE}/content", handled(self._content), methods=["GET"]),
+        ]
+
+    async def _create(self, request: Request) -> Response:
+        name, data = await _form_file(request)
+        front = await self._front()
+        return answered(
+            _file(await front.uploads.add(principal_of(request), name, data, purpose=_PURPOSE))
+        )
+
+    async def _list(self, request: Request) -> Response:
+        """Uploads, newest first; both forms of paging that clients know."""
+        front, query = await self._front(), request.query_params
+        if query.get("before_id"):
+            raise bad("before_id is not served; page on with after_id.")
+        try:
+            limit = int(query.get("limit", 20))
+        except ValueError as error:
+            raise bad("limit has to be a number.") from error
+        if not 1 <= limit <= _MOST:
+            raise bad(f"limit goes from 1 to {_MOST}.")
+        after = query.get("after_id") or query.get("page", "").removeprefix(_PAGE) or None
+        page = PageOf(after=after, limit=limit, newest_first=True)
+        found = await front.uploads.list(principal_of(request), page)
+        data = [_file(each) for each in found[:limit]]
+        more = len(found) > limit
+        return answered(
+            {
+                "data": data,
+                "has_more": more,
+                "first_id": data[0]["id"] if data else None,
+                "last_id": data[-1]["id"] if data else None,
+                "next_page": f"{_PAGE}{data[-1]['id']}" if more else None,
+            }
+        )
+
+    async def _get(self, request: Request) -> Response:
+        return answered(_file(await self._found(request)))
+
+    async def _content(self, request: Request) -> Response:
+        """Never shown as a page: the bytes are a stranger's."""
+        front, file = await self._front(), await self._found(request)
+        headers = {
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(_name(file))}",
+            "X-Content-Type-Options": "nosniff",
+        }
+        data = await front.uploads.content(file)
+        return Response(data, 200, headers, "application/octet-stream")
+
+    async def _delete(self, request: Request) -> Response:
+        front, principal, file = await self._front(), principal_of(request), None
+        file = await self._found(request)
+        if file.container_id is None:
+            await front.uploads.delete(principal, file.id)
+        else:
+            await front.containers.delete_file(principal, file.container_id, file.id)
+        return answered({"id": file.id, "type": "file_deleted"})
+
+    async def _found(self, request: Request) -> FrontFile:
+        """Raises: ApiError."""
+        front, id_ = await self._front(), request.path_params["id"]
+        try:
+            return await front.uploads.get(principal_of(request), id_, anywhere=True)
+        except NotFound as error:
+            raise missing(error.message) from error
+
+
+async def _form_file(request: Request) -> tuple[str, bytes]:
+    """Raises: ApiError."""
+    try:
+        async with request.form(max_files=1, max_fields=20) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise bad("file: a file is required, as multipart/form-data.")
+            if form.get("expires_in_seconds") is not None:
+                raise bad("expires_in_seconds is not served: files stay until they are deleted.")
+            return file.filename or "file", await file.read()
+    except HTTPException as error:
+        raise bad(f"The form cannot be read: {error.detail}") from error
+
+
+def _name(file: FrontFile) -> str:
+    return file.path.rpartition("/")[2]
+
+
+def _file(file: FrontFile) -> Json:
+    return {
+        "id": file.id,
+        "type": "file",
+        "filename": _name(file),
+        "mime_type": mimetypes.guess_type(file.path)[0] or "application/octet-stream",
+        "size_bytes": file.size,
+        "created_at": datetime.fromtimestamp(file.created_at, UTC)
+        .isoformat(timespec="microseconds")
+        .replace("+00:00", "Z"),
+        "downloadable": True,
+    }
