@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -26,6 +25,24 @@ _ONE: Final = "/v1/files/{id}"
 _MOST: Final = 1000
 _PURPOSE: Final = "user_data"
 _PAGE: Final = "page_"
+_TYPES: Final = {
+    "csv": "text/csv",
+    "gif": "image/gif",
+    "html": "text/html",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "json": "application/json",
+    "md": "text/markdown",
+    "pdf": "application/pdf",
+    "png": "image/png",
+    "py": "text/x-python",
+    "svg": "image/svg+xml",
+    "txt": "text/plain",
+    "webp": "image/webp",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "zip": "application/zip",
+}
+"""Media types by suffix; Python's own table is read from files of the machine."""
 
 
 class FileRoutes:
@@ -129,7 +146,7 @@ def _file(file: FrontFile) -> Json:
         "id": file.id,
         "type": "file",
         "filename": _name(file),
-        "mime_type": mimetypes.guess_type(file.path)[0] or "application/octet-stream",
+        "mime_type": _TYPES.get(file.path.rpartition(".")[2].lower(), "application/octet-stream"),
         "size_bytes": file.size,
         "created_at": datetime.fromtimestamp(file.created_at, UTC)
         .isoformat(timespec="microseconds")

@@ -75,6 +75,9 @@ class PartialJson:
             return self._in_string(text, at)
         if letter in " \t\r\n":
             return at + 1
+        if not self._stack and letter != "{":
+            self.broken = True  # no input of a tool is anything but an object
+            return None
         if letter == '"' and self._expected in ("value", "first_value", "key", "first_key"):
             self._expected = "name" if self._expected.endswith("key") else "text"
             return at + 1
