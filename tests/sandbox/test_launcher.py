@@ -207,6 +207,25 @@ async def test_a_warm_sandbox_is_taken_and_replaced(
 
 
 @pytest.mark.docker
+async def test_what_a_warm_sandbox_rehearsed_leaves_nothing_behind(
+    make_launcher: MakeLauncher,
+) -> None:
+    """No name, no `_`, no cell that was counted; numpy is imported, which shows that it did."""
+    launcher = await make_launcher(warm=1)
+    await eventually_async(lambda: launcher.ready_sandboxes == 1)
+    box = await launcher.open(SMALL)
+    names = (
+        "import sys\n[n for n in globals() if n[:2] != '__' and n != 'sys'], 'numpy' in sys.modules"
+    )
+    first = await box.execute(names, timeout=20)
+    assert first.value == "([], True)", first
+    second = await box.execute("1 / 0", timeout=20)
+    assert second.error is not None
+    assert 'File "Cell 2"' in second.error.traceback
+    assert first.files == second.files == ()
+
+
+@pytest.mark.docker
 async def test_a_warm_sandbox_that_nobody_took_is_replaced_when_it_is_old(
     make_launcher: MakeLauncher, instance: str
 ) -> None:

@@ -11,6 +11,14 @@ from lap_sandbox.runner.wire import Frame, Kind
 
 _FROM_WORKER = (Kind.OUTPUT, Kind.VALUE, Kind.ERROR)
 
+REHEARSAL = Frame(
+    Kind.EXECUTE,
+    0,
+    {"head": 0, "tail": 0, "outputs": 0, "output_size": 0, "files": 0},
+    b"import numpy, pandas, matplotlib.pyplot\n1 + 1\n",
+)
+"""What a worker runs before the user's first code.  No id of the host's: it hears nothing of it."""
+
 
 class Running:
     """One execution, from its `EXECUTE` to its `DONE`.

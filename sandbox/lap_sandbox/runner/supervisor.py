@@ -7,7 +7,6 @@ the worker nor anything in /mnt/data.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import os
 import signal
@@ -18,8 +17,8 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from lap_sandbox.runner import processes, wire
-from lap_sandbox.runner.execution import Running
-from lap_sandbox.runner.outgoing import Outgoing
+from lap_sandbox.runner.execution import REHEARSAL, Running
+from lap_sandbox.runner.outgoing import Outgoing, widen
 from lap_sandbox.runner.plain import is_plain
 from lap_sandbox.runner.polling import Poller
 from lap_sandbox.runner.requests import Requests
@@ -27,8 +26,6 @@ from lap_sandbox.runner.streams import READ, Streams
 from lap_sandbox.runner.wire import Kind
 
 HOST_IN, HOST_OUT = 0, 1
-PIPE_BYTES = 1024 * 1024
-"""What the pipes to the host are to hold: else each 64 kB of a file wakes both sides."""
 HOST_READ = 256 * 1024
 HIGH_WATER = 1024 * 1024
 """Bytes waiting for the host beyond which worker and file reads pause; streams are drained on."""
@@ -36,14 +33,6 @@ WARM_SECONDS = 0.25
 """Without code to run, after which a worker with everything imported is had."""
 MAX_FAILURES = 5
 """Zygotes and workers in a row that end before they are ready."""
-
-REHEARSAL = wire.Frame(
-    Kind.EXECUTE,
-    0,
-    {"head": 0, "tail": 0, "outputs": 0, "output_size": 0, "files": 0},
-    b"import numpy, pandas, matplotlib.pyplot\n1 + 1\n",
-)
-"""What a worker runs before the user's first code.  No id of the host's: it hears nothing of it."""
 
 
 class Supervisor:
@@ -76,9 +65,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
-        for pipe in (HOST_IN, HOST_OUT):
-            with contextlib.suppress(OSError):  # no pipe, or the kernel grants no more
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        widen(HOST_IN, HOST_OUT)
         self._poller.watch(self._wake_read, self._on_children)
         self._poller.watch(HOST_IN, self._on_host)
         self._zygote: processes.Zygote
