@@ -24,6 +24,7 @@ from tests.capabilities import ROOT
 from tests.conftest import require
 from tests.control.sandbox_home import read
 from tests.sandbox import own_engine
+from tests.sandbox.conftest import MakeLauncher
 from tests.sandbox.engine_view import containers_of, docker, running_of
 from tests.sandbox.own_engine import OwnEngine
 from tests.sandbox.pool import SMALL
@@ -68,7 +69,13 @@ async def test_nothing_is_left_of_twenty_sandboxes_half_of_them_stopped_of_a_kil
 
 
 @pytest.fixture
-def engine() -> Iterator[OwnEngine]:
+async def current_image(make_launcher: MakeLauncher) -> None:
+    """On the shared engine, whatever stood there before."""
+    await make_launcher()
+
+
+@pytest.fixture
+def engine(current_image: None) -> Iterator[OwnEngine]:
     if reason := own_engine.why_not():
         require("docker", reason)
     with own_engine.own_engine() as started:
@@ -76,7 +83,9 @@ def engine() -> Iterator[OwnEngine]:
 
 
 @pytest.fixture
-async def launcher(engine: OwnEngine, instance: str, tmp_path: Path) -> AsyncIterator[DockerLauncher]:
+async def launcher(
+    engine: OwnEngine, instance: str, tmp_path: Path
+) -> AsyncIterator[DockerLauncher]:
     config = LauncherConfig(warm=1, warm_age=10.0, limits=SMALL, instance=instance)
     made = DockerLauncher(config, {"DOCKER_HOST": engine.address}, tmp_path)
     await made.prepare()
