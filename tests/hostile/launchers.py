@@ -122,25 +122,27 @@ def _bubblewrap(config: LauncherConfig, environ: Mapping[str, str], home: Path) 
 
 
 GVISOR_OF_2022 = {
-    5: "its limit on processes counts the host's threads, so that the sandbox is slow or ends",
-    7: "its limit on processes counts the host's threads, so that the sandbox ends",
+    5: "the whole sandbox ends; why was not looked into",
+    7: "the whole sandbox ends; why was not looked into",
     8: "the limit on memory holds for its kernel too, so that the whole sandbox ends",
     9: "the limit on memory holds for its kernel too, so that the whole sandbox ends",
-    11: "a tmpfs has no limit on the number of files, only on their size",
+    11: "the number of files is not limited: it ends by its time",
     14: "refused in other words",
-    16: "the copy of output is slow enough to count as out of memory or time",
+    16: "the sandbox runs out of memory and ends",
     20: "deep recursion ends the whole sandbox",
     25: "/proc/1/environ can be read, which holds nothing secret",
+    28: "our filter is not applied, which /proc/self/status shows",
     29: "the descriptors of other processes can be listed",
     30: "a signal to PID 1 ends the sandbox, the attacker's own",
-    39: "a tmpfs is not held to `noexec` for shared objects",
-    40: "a priority can be asked for, of its own scheduler",
+    33: "our filter is not applied: IP sockets can be made, and lead nowhere",
+    39: "one of the programs or shared objects in /mnt/data is loaded",
+    40: "asking for a priority ends in an error of another kind",
     41: "a socket can be made, and connecting fails with another error than ours",
     45: "links are not refused where a file is fetched; what is read is the sandbox's own",
     47: "links are not refused where a file is fetched; what is read is the sandbox's own",
     57: "the sandbox ends where the interpreter alone should",
     69: "the sandbox ends where the interpreter alone should",
-    76: "its limit on processes counts the host's threads, so that the sandbox ends",
+    76: "the whole sandbox ends; why was not looked into",
     80: "a folder that is swapped for a link takes an upload to another place in the sandbox",
 }
 """Seen with Debian's `runsc` of 2022; each hurts the attacker's sandbox only."""
@@ -169,8 +171,6 @@ CONFINEMENTS = [
         not_applicable={
             27: "gVisor's own kernel has user namespaces; the host's are out of reach",
             32: "these system calls end in gVisor's kernel, not in the host's",
-            28: "our filter is not applied by gVisor, so that /proc/self/status shows none",
-            33: "our filter is not applied: IP sockets can be made, and lead nowhere",
         },
         open=GVISOR_OF_2022,
     ),
