@@ -147,6 +147,7 @@ class User:
         return {f"{name}:{text}" for name, text in self.kept.items()} - found
 
 
+@pytest.mark.tier2
 async def test_an_engine_restarted_under_load_costs_no_answer_no_file_and_no_pool(
     engine: OwnEngine, launcher: DockerLauncher, tmp_path: Path
 ) -> None:
