@@ -253,7 +253,7 @@ class LauncherConfig:
     """Seconds after which one that nobody took is replaced by a new one."""
     life: float = 7 * 86_400.0
     """Seconds after which a container counts as left behind where nobody can look whether the
-    server that started it lives: in another PID namespace or on another machine, over one engine."""
+    server that started it lives: in another PID namespace, or on another machine."""
     image: str = "lap-sandbox:core"
     runtime: str | None = None
     """OCI runtime by name (`runsc`, `kata`); the engine's default where `None`."""

@@ -341,12 +341,15 @@ def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attac
             for each in placement.mounts
         ],
     )
+    stream = None
     try:
         stream = client.api.attach_socket(
             container.id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         )
         container.start()
     except BaseException:
+        if stream is not None:
+            _release(getattr(stream, "_sock", stream), stream)
         _remove(client, container.id)
         raise
     connection = getattr(stream, "_sock", stream)

@@ -32,13 +32,17 @@ def engineless(environ: dict[str, str], home: Path) -> DockerLauncher:
 
 
 async def refusal(launcher: DockerLauncher) -> tuple[LauncherUnavailable, float]:
-    """What `open` and `prepare` say, and the longer of their times."""
+    """What `open` and `prepare` say, and the longer of their times, each the best of three: the
+    machine may be busy with something else."""
     longest = 0.0
     for attempt in (launcher.prepare, lambda: launcher.open(SMALL)):
-        begun = time.monotonic()
-        with pytest.raises(LauncherUnavailable) as refused:
-            await attempt()
-        longest = max(longest, time.monotonic() - begun)
+        times = []
+        for _ in range(3):
+            begun = time.monotonic()
+            with pytest.raises(LauncherUnavailable) as refused:
+                await attempt()
+            times.append(time.monotonic() - begun)
+        longest = max(longest, min(times))
     await launcher.aclose()
     return refused.value, longest
 
