@@ -2,9 +2,8 @@
 and the calls on it.  The only file here that imports mcp.
 
 A connection lives in a task of its own, as does each call: the SDK's scopes must not be open across
-the steps of a stream.  In the 2026-07-28 era requests stand alone, and a connection is shared by
-calls.  In the handshake's era a server asks on the connection, without saying for which call: it
-carries one call at a time.
+the steps of a stream.  In the 2026-07-28 era a connection is shared by calls.  In the handshake's
+era a server asks on it, without saying for which call: it carries one call at a time.
 """
 
 from __future__ import annotations
@@ -283,12 +282,13 @@ class Connection:
         if self.lost or (exc.code in _LOST and exc.message.startswith(_LOST_WORDS)):
             if self._failure is not None:
                 return self._failure
-            ended = self.lost and not self._closing.is_set()
-            words = await self.process.end() if self.process and ended else ""
+            dead = self.process if self.lost and not self._closing.is_set() else None
+            words = await dead.end() if dead else ""
             return Unavailable(words or f"{self.where}: {clean(exc.message)}")
-        kind = _KINDS.get(exc.code, "failed")
+        if exc.message.startswith("Unexpected content type"):  # the SDK's own words
+            return ProtocolError(f"{self.where} does not keep to MCP: {clean(exc.message)}")
         said = self.process.scrub(exc.message) if self.process else exc.message
-        return Rejected(f"{self.where}: {clean(said)}", kind=kind)
+        return Rejected(f"{self.where}: {clean(said)}", kind=_KINDS.get(exc.code, "failed"))
 
     # Its life
 

@@ -98,7 +98,9 @@ async def serving(
             sandboxes=sandboxes,
             changes=scripted.changes,
             status=scripted.status,
-            front=front_door(database, blobs, sandboxes, new_id, 1024 * 1024),
+            front=front_door(
+                database, blobs, sandboxes, new_id, 1024 * 1024, scrub=lambda value: value
+            ),
         )
 
         async def get() -> Services:

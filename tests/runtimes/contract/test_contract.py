@@ -404,6 +404,7 @@ async def test_attaching_gives_what_an_undisturbed_run_gives(
                 if isinstance(event, WORKING if runtime.capabilities.stream else Started):
                     break
         bench.proxy.cut()
+        await bench.proxy.until_closed()
         ref = newest(before)
         if when == "after it ended":
             await read(runtime.attach(ref, None))
