@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lap_runtimes.errors import ProtocolError, Unavailable
 
-from lap_mcp.openai_front.connections import Connections
+from lap_mcp.front_parts.connections import Connections
 from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio

@@ -432,8 +432,8 @@ async def test_a_compressed_answer_is_passed_on_as_compressed(tmp_path: Path) ->
 
 
 async def test_behind_a_proxy_the_general_client_does_the_same(tmp_path: Path) -> None:
-    from lap_mcp.openai_front.models import is_proxied
-    from lap_mcp.openai_front.upstream import Refused, Upstream
+    from lap_mcp.front_parts.models import is_proxied
+    from lap_mcp.front_parts.upstream import Refused, Upstream
     from tests.openai_front.model import playing
 
     refusal = Status(429, {"error": {"message": UPSTREAM_KEY}}, {"retry-after": "3"})
