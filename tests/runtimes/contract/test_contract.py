@@ -401,7 +401,8 @@ async def test_attaching_gives_what_an_undisturbed_run_gives(
         async with runtime.start(make_turn("slow 8")) as events:
             async for event in events:
                 before.append(event)
-                if isinstance(event, WORKING if runtime.capabilities.stream else Started):
+                working = isinstance(event, WORKING if runtime.capabilities.stream else Started)
+                if working and list(refs(before)):
                     break
         bench.proxy.cut()
         await bench.proxy.until_closed()
