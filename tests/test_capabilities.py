@@ -64,4 +64,4 @@ def test_what_is_there_is_run(tmp_path: Path) -> None:
 def test_a_requirement_that_nothing_checks_is_refused(tmp_path: Path, required: str) -> None:
     done = run_pytest(tmp_path, LAP_TEST_REQUIRE=required)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "known: docker, postgres, harness, conformance" in done.stderr
+    assert "known: docker, bubblewrap, postgres, harness, conformance" in done.stderr
