@@ -11,8 +11,9 @@ from typing import NoReturn
 import anyio
 
 from lap_sandbox.base import Limits
+from lap_sandbox.direct import Meeting
 from lap_sandbox.engine import Attached, Engine
-from lap_sandbox.errors import LauncherUnavailable, SandboxGone
+from lap_sandbox.errors import FrameError, LauncherUnavailable, SandboxGone
 from lap_sandbox.hardening import Placement, choose_uid
 from lap_sandbox.link import Link
 from lap_sandbox.runner import wire
@@ -83,7 +84,7 @@ async def start(
     link = Link(attached.connection, attached.release, attached.streams)
     container = Container(engine, attached, link, limits)
     try:
-        hello = await _hello(container, tasks)
+        hello = await _hello(container, tasks, attached)
         well = hello is not None and hello.header.get("protocol") == wire.PROTOCOL
         well = well and (not warm or await container.warmed())
     except BaseException:
@@ -110,14 +111,15 @@ async def _give_up(engine: Engine, container: Container) -> NoReturn:
     )
 
 
-async def _hello(container: Container, tasks: Tasks) -> Frame | None:
+async def _hello(container: Container, tasks: Tasks, attached: Attached) -> Frame | None:
     """The supervisor's first frame; starts the reading of the link."""
     link = container.link
     frames: list[Frame] = []
     came = Signal()
 
     def on_frame(frame: Frame) -> None:
-        if frame.kind == Kind.READY:
+        if frame.kind == Kind.READY and not frames:
+            _meet(link, attached.meeting, frame)
             frames.append(frame)
             came.set()
         container.on_word(frame)
@@ -125,9 +127,30 @@ async def _hello(container: Container, tasks: Tasks) -> Frame | None:
     link.expect(on_frame, id=0)
     link.on_end(came.set)
     tasks.start(link.run(), "sandbox link")
-    await came.wait(READY_SECONDS)
-    link.off_end(came.set)
+    try:
+        await came.wait(READY_SECONDS)
+    finally:
+        link.off_end(came.set)
+        if attached.meeting is not None:
+            await attached.meeting.aclose()
     return frames[0] if frames else None
+
+
+def _meet(link: Link, meeting: Meeting | None, ready: Frame) -> None:
+    """Go over to the socket at which the supervisor has come.
+
+    Raises:
+        FrameError: it has not, whatever it says.
+    """
+    if meeting is None:
+        return
+    if ready.header.get("direct") is not True:
+        meeting.give_up()
+        return
+    try:
+        link.move_to(meeting.accept())
+    except OSError as error:
+        raise FrameError(f"nobody has come to the socket ({error})") from None
 
 
 def new_labels(

@@ -20,9 +20,10 @@ import docker.errors
 import requests
 from docker.types import LogConfig, Mount, Ulimit
 
-from lap_sandbox import hardening, hosts
+from lap_sandbox import hardening, hosts, starting
 from lap_sandbox.attempt import Attempt
 from lap_sandbox.base import LauncherConfig, Limits
+from lap_sandbox.direct import Meetings
 from lap_sandbox.engine import (
     ENGINE_DOWN,
     Attached,
@@ -67,6 +68,7 @@ class DockerEngine:
         self._client: Any = None
         self._facts: Facts | None = None
         self._profile = ProfileFile()
+        self._meetings = Meetings(environ.get("XDG_RUNTIME_DIR"))
 
     async def _call(self, call: Callable[[], T], *, deadline: float = CALL_SECONDS + 5) -> T:
         """Run `call` in a thread.  A thread that hangs is left behind at the deadline; it ends by
@@ -201,7 +203,11 @@ class DockerEngine:
         if PODMAN in facts.components:
             file = await anyio.to_thread.run_sync(self._profile.path)
             placement = replace(placement, profile_file=file)
-        return await self._call(partial(_start, client, limits, placement, uid))
+
+        async def one(placement: Placement) -> Attached:
+            return await self._call(partial(_start, client, limits, placement, uid))
+
+        return await starting.start(self._meetings, facts, placement, one)
 
     async def oom_killed(self, id: str) -> bool:
         client, _ = await self._found()

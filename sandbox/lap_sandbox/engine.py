@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lap_sandbox.base import Limits
+from lap_sandbox.direct import Meeting
 from lap_sandbox.hardening import Placement
 from lap_sandbox.link import Demultiplexer, Streams
 
@@ -44,6 +45,8 @@ class Attached:
     release: Callable[[], None]
     """Closes the connection; keeps alive what it needs until then."""
     streams: Streams = field(default_factory=Demultiplexer)
+    meeting: Meeting | None = None
+    """Where the supervisor may come instead; to be closed by who gets this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,8 @@ class Placement:
     profile_file: str | None = None
     """Where the seccomp profile is, for Podman, which wants a file instead of its text and knows
     fewer options of a tmpfs."""
+    host_socket: str | None = None
+    """Where in the container the host listens (`direct.py`); its folder is one of `mounts`."""
 
 
 def choose_uid(*, small: bool) -> int:
@@ -75,7 +77,8 @@ def security_options(*, apparmor: bool, profile_file: str | None = None) -> list
 
 def arguments(placement: Placement) -> list[str]:
     """Of the supervisor."""
-    return [str(placement.idle_stop)]
+    words = [str(placement.idle_stop)]
+    return words if placement.host_socket is None else [*words, placement.host_socket]
 
 
 def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:

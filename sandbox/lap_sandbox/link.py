@@ -97,6 +97,8 @@ class Link:
         connection.setblocking(False)
         self._socket = connection
         self._release = release
+        self._attached: socket.socket | None = None
+        """The engine's connection, once frames go over another one."""
         self._large: memoryview | None = None
         self._streams = streams or Demultiplexer()
         self._decoder = wire.Decoder()
@@ -135,6 +137,29 @@ class Link:
 
     def forget(self, id: int) -> None:
         self._handlers.pop(id, None)
+
+    def move_to(self, connection: socket.socket) -> None:
+        """From now on frames go over `connection`, both ways.  What comes over the one before are
+        the supervisor's last words; its end is the link's end as ever."""
+        connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket)
+        self._attached, self._socket = self._socket, connection
+        loop.add_reader(self._attached, self._on_attached)
+        loop.add_reader(self._socket, self._on_readable)
+
+    def _on_attached(self) -> None:
+        data = b""
+        try:
+            assert self._attached is not None
+            data = self._attached.recv(_RECEIVE)
+            self._streams.feed(data)
+        except _WOULD_BLOCK:
+            return
+        except OSError:
+            pass
+        if not data:
+            self.close()
 
     async def run(self) -> None:
         """Read until the link ends.  The socket stays registered with the event loop all the
@@ -189,7 +214,7 @@ class Link:
 
     def _take(self, data: bytes | memoryview) -> None:
         self.received += len(data)
-        for piece in self._streams.feed(data):
+        for piece in self._streams.feed(data) if self._attached is None else (data,):
             for frame in self._decoder.feed(piece):
                 self._dispatch(frame)
 
@@ -281,13 +306,20 @@ class Link:
         if not self.open:
             return
         self.open = False
-        # A waiting writer is woken by this; closing alone would leave it waiting.
-        try:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            anyio.notify_closing(self._socket)
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        _end(self._socket)
+        if self._attached is not None:
+            _end(self._attached)
+            self._socket.close()
         self._release()
         for call in self._ended:
             call()
+
+
+def _end(connection: socket.socket) -> None:
+    """A waiting writer is woken by this; closing alone would leave it waiting."""
+    try:
+        asyncio.get_running_loop().remove_reader(connection)
+        anyio.notify_closing(connection)
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass

@@ -18,14 +18,14 @@ from typing import Any, NoReturn
 
 from lap_sandbox.runner import processes, wire
 from lap_sandbox.runner.execution import REHEARSAL, Running
-from lap_sandbox.runner.outgoing import Outgoing, widen
+from lap_sandbox.runner.host import Host
+from lap_sandbox.runner.outgoing import Outgoing
 from lap_sandbox.runner.plain import is_plain
 from lap_sandbox.runner.polling import Poller
 from lap_sandbox.runner.requests import Requests
 from lap_sandbox.runner.streams import READ, Streams
 from lap_sandbox.runner.wire import Kind
 
-HOST_IN, HOST_OUT = 0, 1
 HOST_READ = 256 * 1024
 HIGH_WATER = 1024 * 1024
 """Bytes waiting for the host beyond which worker and file reads pause; streams are drained on."""
@@ -38,12 +38,13 @@ MAX_FAILURES = 5
 class Supervisor:
     """`idle_stop`: seconds without a request after which everything else is stopped."""
 
-    def __init__(self, root: str, idle_stop: float) -> None:
+    def __init__(self, root: str, idle_stop: float, host: Host) -> None:
+        self._host = host
         self._idle_stop = idle_stop
         self._poller = Poller()
         self._decoder = wire.Decoder()
         self._incoming = memoryview(bytearray(HOST_READ))
-        self._out = Outgoing(HOST_OUT, self._poller, self._pause_or_resume)
+        self._out = Outgoing(host.writes, self._poller, self._pause_or_resume)
         self._requests = Requests(root, self._out.send)
         self._counters = processes.Counters()
         self._running: Running | None = None
@@ -65,9 +66,8 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
-        widen(HOST_IN, HOST_OUT)
         self._poller.watch(self._wake_read, self._on_children)
-        self._poller.watch(HOST_IN, self._on_host)
+        host.watch(self._poller, self._on_host)
         self._zygote: processes.Zygote
         self._start_zygote()
 
@@ -119,7 +119,7 @@ class Supervisor:
 
     def _on_host(self) -> None:
         try:
-            size = os.readv(HOST_IN, (self._incoming,))
+            size = os.readv(self._host.reads, (self._incoming,))
         except BlockingIOError:
             return
         if not size:  # the host is gone: so is everything here
@@ -323,8 +323,7 @@ class Supervisor:
         self._last = time.monotonic()
         if not self._announced:
             self._announced = True
-            version = ".".join(map(str, sys.version_info[:3]))
-            self._out.send(Kind.READY, 0, {"protocol": wire.PROTOCOL, "python": version})
+            self._host.announce(self._out)
         if self._zygote.warm:
             self._have_worker(warm=True)
         else:
@@ -390,9 +389,11 @@ class Supervisor:
 
 
 def main() -> NoReturn:
-    """Be PID 1 of a sandbox whose files are in /mnt/data; the argument is `idle_stop`."""
+    """Be PID 1 of a sandbox whose files are in /mnt/data.  Arguments: `idle_stop`, and where the
+    host may listen."""
     if os.getpid() != 1:
         sys.exit("this is only for PID 1 of a sandbox: it signals every process that it sees")
     processes.make_dumpable(False)
     os.environ.setdefault("MPLCONFIGDIR", "/tmp/.matplotlib")
-    Supervisor("/mnt/data", float(sys.argv[1])).serve()
+    host = Host(sys.argv[2] if len(sys.argv) > 2 else None)
+    Supervisor("/mnt/data", float(sys.argv[1]), host).serve()

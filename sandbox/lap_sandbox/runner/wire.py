@@ -61,7 +61,8 @@ class Kind:
     """have a worker with everything imported, as soon as there is one to be had"""
     # supervisor → host
     READY: Final = 0x81
-    """requests are taken; header: `protocol`, `python`"""
+    """requests are taken; header: `protocol`, `python`, and `direct` where all that follows goes
+    over the socket that was mounted"""
     STDOUT: Final = 0x82
     STDERR: Final = 0x83
     OUTPUT: Final = 0x84
