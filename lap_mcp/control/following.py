@@ -121,7 +121,7 @@ async def wait(
 
     give_up = anyio.current_time() + timeout
     token = turn = None
-    with engine.hub.join(session_id) as (live, inbox):
+    with engine.hub.join(session_id, deltas=False) as (live, inbox):
         while True:
             known = live.turn(principal, turn_id)
             if known is not None:

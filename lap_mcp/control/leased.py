@@ -17,6 +17,7 @@ from lap_mcp.store import events as event_store
 from lap_mcp.store.events import NewEvent, Progress
 from lap_mcp.store.leases import Lease
 
+from .answers import Said
 from .changes import Change
 from .engine import Engine
 
@@ -33,6 +34,8 @@ class Leased:
         self.turn_id = turn_id
         """The turn that runs now."""
         self.live = engine.hub.get(lease.session_id)
+        self.said = Said()
+        """What the agent said in the turn that runs now."""
         self.order = anyio.Lock(fast_acquire=True)
         """Held while an event is taken in, and while an answer is passed on: what follows from an
         answer is stored after it."""
@@ -69,6 +72,7 @@ class Leased:
     def publish(self, stored: Sequence[StoredEvent]) -> None:
         """Show what was stored to those who follow."""
         self.live.publish(stored)
+        self.said.add(stored)
         if any(event.type.startswith("session.status") for event in stored):
             self.live.doubt(self.turn_id)
             uri = f"lap://sessions/{self.lease.session_id}"

@@ -16,6 +16,7 @@ import anyio
 
 from lap_mcp.model import Delta, StoredEvent, Turn
 
+from .answers import Answers
 from .services import Followed
 
 _INBOX = 1024
@@ -26,9 +27,10 @@ _TURNS = 8
 
 
 class Inbox:
-    """What one follower has not seen yet."""
+    """What one follower has not seen yet.  `deltas`: of open messages too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, deltas: bool = True) -> None:
+        self.deltas = deltas
         self._items: deque[Followed] = deque()
         self._wake = anyio.Event()
         self.lagged = False
@@ -165,7 +167,8 @@ class Live:
 
     def _show(self, delta: Delta) -> None:
         for inbox in self.inboxes:
-            inbox.put(delta)
+            if inbox.deltas:
+                inbox.put(delta)
 
 
 class Hub:
@@ -173,6 +176,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._lives: dict[str, Live] = {}
+        self.answers = Answers()
 
     def get(self, session_id: str) -> Live:
         live = self._lives.get(session_id)
@@ -188,8 +192,8 @@ class Hub:
             del self._lives[live.session_id]
 
     @contextmanager
-    def join(self, session_id: str) -> Iterator[tuple[Live, Inbox]]:
-        live, inbox = self.get(session_id), Inbox()
+    def join(self, session_id: str, *, deltas: bool = True) -> Iterator[tuple[Live, Inbox]]:
+        live, inbox = self.get(session_id), Inbox(deltas=deltas)
         live.inboxes.add(inbox)
         try:
             yield live, inbox

@@ -113,6 +113,7 @@ class Runner:
         record, self._known = self._known or await self._record(), None
         self._last = Progress()
         self._begins(record)
+        self.leased.said.begin(whole=record.starts == 1 and not self._adopted)
         try:
             job = await job_of(self.engine, record)
         except LapError as error:
@@ -295,6 +296,7 @@ class Runner:
             seq = max(event.seq for event in ended.stored if event.turn_id == turn.id)
             turn = replace(turn, outcome=outcome, error=words, last_seq=seq, ended_at=now)
             leased.live.know(principal, turn)
+            self.engine.hub.answers.keep(principal, turn.session_id, turn.id, leased.said)
         return ended.turn_id
 
     # Being told --------------------------------------------------------------------------------

@@ -251,6 +251,9 @@ class Sessions:
         return await following.wait(self._engine, principal.id, session_id, turn_id, timeout)
 
     async def content(self, principal: Principal, session_id: str, turn_id: str) -> TurnContent:
+        text = self._engine.hub.answers.take(principal.id, session_id, turn_id)
+        if text is not None:
+            return TurnContent(text=text, files=[])
         live = self._engine.hub.find(session_id)
         here = live is not None and live.driven
         # Before the stored ones: what is finished meanwhile is then seen twice, not missed.

@@ -42,7 +42,10 @@ async def ask(sessions: Sessions, text: str = "go", session: str | None = None, 
     accepted = await sessions.prompt(ME, "helper", NewPrompt(text=text, **kw), session_id=session)
     sid = accepted.session.id
     turn = await sessions.wait(LOCAL, sid, accepted.turn.id, timeout=DEADLINE)
-    return sid, turn, (await sessions.content(LOCAL, sid, turn.id)).text
+    content = await sessions.content(LOCAL, sid, turn.id)
+    # What is remembered of a turn that has just ended is what the store has.
+    assert await sessions.content(LOCAL, sid, turn.id) == content
+    return sid, turn, content.text
 
 
 async def test_an_answer_is_stored_as_events_without_gaps(sessions: Sessions, agents: Agents):
