@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 from lap_runtimes import acp_client
 from lap_runtimes.acp import ACPRuntime
 from lap_runtimes.acp_fold import PromptFold, chosen, permission
@@ -417,7 +418,8 @@ async def test_all_of_it_ends_when_we_are_killed(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         with anyio.fail_after(SECONDS):
-            assert await process.stdout.receive() == b"ready\n"
+            said = BufferedByteReceiveStream(process.stdout)
+            assert await said.receive_until(b"\n", 100) == b"ready"
         pids = Processes(tmp_path).pids
         assert len(pids) == 3
         process.send_signal(signal.SIGKILL)

@@ -158,7 +158,8 @@ async def test_a_container_is_created_with_every_restriction(
     assert int(uid) >= 10_000
     assert config["Labels"]["lap.label.session"] == "ses_1"
     assert not any("proxy" in entry.lower() for entry in config["Env"])
-    assert found["Mounts"] == []
+    # The socket of this server alone (`direct.py`).
+    assert [(each["Destination"], each["RW"]) for each in found["Mounts"]] == [("/run/lap", False)]
 
 
 @pytest.mark.docker

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 from lap_sandbox.base import LauncherConfig
 from lap_sandbox.docker_engine import DockerLauncher
 
@@ -51,7 +52,8 @@ async def test_nothing_is_left_of_twenty_sandboxes_half_of_them_stopped_of_a_kil
     process = await anyio.open_process(command, env=environ, stderr=None)
     assert process.stdout is not None
     with anyio.fail_after(240):
-        assert await process.stdout.receive() == b"held\n"
+        said = BufferedByteReceiveStream(process.stdout)
+        assert await said.receive_until(b"\n", 100) == b"held"
     everything = running_of(instance)
     assert len(everything) == OPEN
     left = set(everything)
