@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 import pytest
 from lap_sandbox.errors import LauncherUnavailable
 from lap_sandbox.tasks import Tasks
@@ -40,7 +41,7 @@ class Starter:
 
     async def __call__(self) -> Made:
         self.tried += 1
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         if self.broken:
             self.broken -= 1
             raise LauncherUnavailable("the engine is busy")
@@ -73,13 +74,16 @@ def _is(pool: WarmPool[Made], count: int) -> Awaitable[None]:
 async def test_what_is_taken_is_replaced_at_whatever_moment_of_the_refilling_it_is_taken(
     make: Make,
 ) -> None:
-    """One turn of the loop later in each round: also while the pool makes sure that it is full."""
+    """One turn of the loop later in each round: also while the pool makes sure that it is full.
+    Nothing but the taking makes it look."""
     pool = make(Starter(), size=1)
+    pool.refill()
     for turns in range(60):
-        pool.refill()
-        await _is(pool, 1)
-        for _ in range(turns % 30):
-            await anyio.sleep(0)
+        with anyio.fail_after(20):
+            while not len(pool):
+                await anyio.lowlevel.checkpoint()
+        for _ in range(turns % 20):
+            await anyio.lowlevel.checkpoint()
         assert await _take(pool) is not None
         pool.refill()
     await _is(pool, 1)
@@ -114,7 +118,7 @@ async def test_no_start_competes_with_the_first_answer_of_the_one_just_taken(mak
     pool = make(starter, size=1)
     pool.refill(answered)
     for _ in range(20):
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
     assert starter.tried == 0
     answered.set()
     await _is(pool, 1)
