@@ -33,7 +33,7 @@ from lap_sandbox.engine import (
 from lap_sandbox.errors import LauncherUnavailable
 from lap_sandbox.hardening import Placement
 from lap_sandbox.launcher import ContainerLauncher
-from lap_sandbox.preflight import PODMAN
+from lap_sandbox.preflight import PODMAN, unlimited
 from lap_sandbox.profile_file import ProfileFile
 from lap_sandbox.unix_transport import UnixAdapter
 
@@ -331,18 +331,18 @@ def _connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
         security=names,
         cgroup_version=str(info.get("CgroupVersion", "1")),
         runtimes=sorted(info.get("Runtimes") or {}),
+        unlimited=unlimited(info),
     )
 
 
 def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attached:
     """Create, attach, start.  Attached before the start, so that no byte is missed and the end of
     this process is seen from the first moment."""
-    podman = placement.profile_file is not None
     container = client.containers.create(
         **hardening.options(limits, placement, uid),
         ulimits=[
             Ulimit(name=name, soft=value, hard=value)
-            for name, value in hardening.ulimits(limits, podman=podman).items()
+            for name, value in hardening.ulimits(limits, placement).items()
         ],
         log_config=LogConfig(type="none"),
         # Not `volumes`, for which an engine makes the folder that is not there.
