@@ -41,6 +41,7 @@ def sandbox_size(config: Config) -> Limits:
         tmp=table.tmp,
         files=table.files,
         file_size=table.file_size,
+        whole=table.printed,
     )
 
 

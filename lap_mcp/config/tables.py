@@ -202,6 +202,8 @@ class SandboxTable(Table):
     files: int = Field(20_000, ge=16)
     """Number of files and folders in `/mnt/data`."""
     file_size: Size = 256 * MiB
+    printed: Size = 16 * MiB
+    """Of what a cell prints, so much is left in a file, where it is more than an answer shows."""
     idle: Duration = 20 * 60.0
     """How long a sandbox may be without use before it gives up its container."""
     keep: Size = 4096 * MiB

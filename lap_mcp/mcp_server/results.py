@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import mcp.types as t
-from lap_sandbox.base import Execution, Output
+from lap_sandbox.base import Execution, Left, Output
 
 from lap_mcp.control.services import SandboxRun
 from lap_mcp.errors import LapError
@@ -183,7 +183,8 @@ def interpreter_result(
     room = TEXT_LIMIT - len("\n\n".join([*rest, last]).encode()) - 200
     out = clean(execution.stdout).rstrip("\n")
     if out:
-        rest.insert(0, _capped(out, max(room, 2048), execution.stdout_dropped, "output"))
+        dropped, left = execution.stdout_dropped, execution.stdout_left
+        rest.insert(0, _capped(out, max(room, 2048), "output", dropped, left))
     text, _ = shorten("\n\n".join(rest) or "(no output)", TEXT_LIMIT - len(last.encode()) - 80)
     content: list[t.ContentBlock] = [t.TextContent(text=f"{text}\n\n{last}")]
     content.extend(_images(execution))
@@ -200,18 +201,23 @@ def _values(execution: Execution) -> list[str]:
         value = clean(execution.value)
         # A table's header has to stand above its columns.
         between = "\n" if "\n" in value else " "
-        sections.append(_capped(f"=>{between}{value}", 1536, 0, "the value"))
+        sections.append(_capped(f"=>{between}{value}", 1536, "the value"))
     sections.extend(_rich_text(execution))
     err = clean(execution.stderr).rstrip("\n")
     if err:
-        capped = _capped(err, 1024, execution.stderr_dropped, "standard error")
+        dropped, left = execution.stderr_dropped, execution.stderr_left
+        capped = _capped(err, 1024, "standard error", dropped, left)
         sections.append(f"stderr:\n{capped}")
     return sections
 
 
-def _capped(text: str, limit: int, dropped: int, what: str) -> str:
-    shown, _ = shorten(text, limit)
-    if dropped:
+def _capped(text: str, limit: int, what: str, dropped: int = 0, left: Left | None = None) -> str:
+    """`left`: where the whole of it is."""
+    shown, cut = shorten(text, limit)
+    if left is not None and (cut or dropped):
+        but = f" but the last {size_words(left.missing)}" if left.missing else ""
+        shown += f"\n(All of the {what}{but} is in /mnt/data/{one_line(left.path, 200)})"
+    elif dropped:
         shown += f"\n({size_words(dropped)} of {what} were dropped: print less, or write a file.)"
     return shown
 
@@ -223,7 +229,7 @@ def _rich_text(execution: Execution) -> list[str]:
             continue
         text = clean(output.data.decode(errors="replace"))
         if output.mime in ("text/markdown", "text/latex", "application/json"):
-            sections.append(_capped(text, 512, 0, output.mime))
+            sections.append(_capped(text, 512, output.mime))
     return sections[:2]
 
 

@@ -78,7 +78,8 @@ def result_of(
 ) -> CodeResult:
     """`note` is what the model has to know before it reads the output."""
     logs = _logs(execution)
-    parts = [note, logs, _pictures(execution, pictures), _changed(execution), execution.notice]
+    parts = [note, logs, _left(execution), _pictures(execution, pictures), _changed(execution)]
+    parts.append(execution.notice)
     told = "\n\n".join(part for part in parts if part)
     return CodeResult(
         status="completed" if execution.status in ("ok", "error") else "incomplete",
@@ -104,6 +105,17 @@ def _logs(execution: Execution) -> str:
 
 def _dropped(text: str, dropped: int) -> str:
     return f"{text}\n({dropped} bytes were left out of the middle)" if dropped else text
+
+
+def _left(execution: Execution) -> str:
+    """Where all of it is: what the model reads may be cut again."""
+    found = {"output": execution.stdout_left, "standard error": execution.stderr_left}
+    return "\n".join(
+        f"(All of the {what} is in /mnt/data/{left.path}"
+        + (f", but for its last {left.missing} bytes.)" if left.missing else ".)")
+        for what, left in found.items()
+        if left is not None
+    )
 
 
 def _rich(execution: Execution) -> Sequence[str]:

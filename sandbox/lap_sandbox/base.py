@@ -32,6 +32,12 @@ class Limits:
     """Bytes of each stream kept from the beginning of an execution …"""
     output_tail: int = 64 * 1024
     """… and from its end; what lies between is counted and dropped."""
+    stdout_short: int = 4 * 1024
+    """Bytes of stdout beyond which all of it is left in a file of the sandbox as well …"""
+    stderr_short: int = 1024
+    """… and of stderr: what a reader of the answer surely sees …"""
+    whole: int = 16 * MiB
+    """… and how many bytes such a file may have; 0: none is made."""
     images: int = 16
     """Rich outputs kept per execution."""
     image_size: int = 5 * MiB
@@ -67,6 +73,16 @@ class FileInfo:
     """Seconds since the epoch, by the sandbox's clock."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A file that holds everything that was printed to a stream."""
+
+    path: str
+    """As that of a `FileInfo`."""
+    missing: int
+    """Bytes of the end that had no room in it."""
+
+
 Status = Literal["ok", "error", "timeout", "interrupted", "died", "out_of_memory"]
 
 
@@ -83,6 +99,10 @@ class Execution:
     stdout_dropped: int = 0
     """Bytes that were cut out of the middle."""
     stderr_dropped: int = 0
+    stdout_left: Left | None = None
+    """Where all of it is, if it is more than `Limits.stdout_short`; `None` also where there was no
+    room for a file."""
+    stderr_left: Left | None = None
     value: str | None = None
     """`repr` of the last expression, `None` where there is none."""
     outputs: Sequence[Output] = ()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lap_sandbox.base import Execution, ExecutionError, FileInfo, Limits, OnOutput, Output
+from lap_sandbox.base import Execution, ExecutionError, FileInfo, Left, Limits, OnOutput, Output
 from lap_sandbox.endings import Outcome
 from lap_sandbox.errors import FrameError
 from lap_sandbox.paths import show_name
@@ -84,6 +84,24 @@ def file_info(entry: Any) -> FileInfo:
     return FileInfo(path=path, size=integer(entry, "size"), modified=number(entry, "modified"))
 
 
+def left(header: Mapping[str, Any], stream: Stream) -> Left | None:
+    """Where all of a stream is, from the `left` of a frame.
+
+    Raises:
+        FrameError
+    """
+    entries = header.get("left", {})
+    if not isinstance(entries, dict):
+        raise FrameError("`left` is not an object")
+    entry = entries.get(stream)
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise FrameError("what is left of a stream is not an object")
+    path = show_name(text(entry, "path", 4096))
+    return Left(path=path, missing=integer(entry, "missing")) if path else None
+
+
 class Text:
     """One stream: decoded as it comes, its beginning and its end kept."""
 
@@ -144,6 +162,7 @@ class Collector:
         self._error: tuple[str, str, bytearray] | None = None
         self._cpu = 0.0
         self._dropped: Mapping[str, int] = {}
+        self._left: Mapping[str, Left | None] = {}
         self._files: tuple[FileInfo, ...] = ()
         self._files_more = False
         self.done: Mapping[str, Any] | None = None
@@ -233,6 +252,7 @@ class Collector:
             self._dropped = {
                 name: integer(header, f"{name}_dropped") for name in ("stdout", "stderr", "outputs")
             }
+            self._left = {stream: left(header, stream) for stream in _STREAMS.values()}
             self._files = tuple(file_infos(header, self._limits.reported_files))
             self._files_more = header.get("files_more") is True
         self.done = header
@@ -252,6 +272,8 @@ class Collector:
             stderr=self._whole("stderr"),
             stdout_dropped=self._dropped.get("stdout", 0),
             stderr_dropped=self._dropped.get("stderr", 0),
+            stdout_left=self._left.get("stdout"),
+            stderr_left=self._left.get("stderr"),
             value=None if self._value is None else self._value.decode("utf-8", "replace"),
             outputs=tuple(self._outputs),
             outputs_dropped=self._dropped.get("outputs", 0) + self._bad_outputs,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +19,7 @@ import docker.errors
 import requests
 from docker.types import LogConfig, Mount, Ulimit
 
-from lap_sandbox import hardening, hosts, starting
-from lap_sandbox.attempt import Attempt
+from lap_sandbox import blocking, hardening, hosts, starting
 from lap_sandbox.base import LauncherConfig, Limits
 from lap_sandbox.direct import Meetings
 from lap_sandbox.engine import (
@@ -36,17 +34,21 @@ from lap_sandbox.engine import (
 from lap_sandbox.errors import LauncherUnavailable
 from lap_sandbox.hardening import Placement
 from lap_sandbox.launcher import ContainerLauncher
-from lap_sandbox.preflight import PODMAN
+from lap_sandbox.preflight import PODMAN, unlimited
 from lap_sandbox.profile_file import ProfileFile
+from lap_sandbox.unix_transport import UnixAdapter
 
 T = TypeVar("T")
 
 FIND_SECONDS = 0.8
 """For one question whether an engine answers.  Asking again after the one in use was lost, and
 after a warm sandbox did not answer, stays under two seconds."""
+INTRODUCTION_SECONDS = 10.0
+"""For what an engine that did answer says of itself: Podman runs programs to know its version."""
 CALL_SECONDS = 20
+KEPT = 16
+"""Connections to an engine that are kept for later."""
 ASKING_VERSION = "1.44"
-"""Of no consequence: the question that it is given for has no version."""
 BUILD_SECONDS = 1800
 """Without a line of output."""
 SSH = "ssh:// is not supported; forward its socket (ssh -L) and set DOCKER_HOST to that"
@@ -67,41 +69,68 @@ class DockerEngine:
         self._home = home
         self._client: Any = None
         self._facts: Facts | None = None
+        self._closed = False
         self._profile = ProfileFile()
         self._meetings = Meetings(environ.get("XDG_RUNTIME_DIR"))
 
-    async def _call(self, call: Callable[[], T], *, deadline: float = CALL_SECONDS + 5) -> T:
-        """Run `call` in a thread.  A thread that hangs is left behind at the deadline; it ends by
-        the SDK's own timeout."""
+    async def _call(
+        self,
+        work: Callable[[Any], T],
+        *,
+        deadline: float = CALL_SECONDS + 5,
+        unwanted: Callable[[T], None] = blocking.keep,
+        lasting: bool = False,
+    ) -> T:
+        """Run `work` with a client, in a thread.  One that hangs is left behind at the deadline;
+        it ends by the SDK's own timeout.  `lasting`: it may take so long that the program ends
+        before it."""
+        client, _ = await self._found()
+        job = partial(self._work, client, work)
         try:
-            with anyio.fail_after(deadline):
-                return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+            if lasting:
+                return await blocking.call_lasting(job, deadline)
+            return await blocking.call(job, deadline, unwanted)
         except (*_LOST, TimeoutError) as error:
-            self._forget()
+            self._forget(client)
             raise LauncherUnavailable(f"{ENGINE_DOWN} ({_short(error)})", remedy=INSTALL) from None
         except docker.errors.DockerException as error:
             raise LauncherUnavailable(
                 f"The container engine refused: {describe_error(error)}"
             ) from None
 
-    def _forget(self) -> None:
-        client, self._client, self._facts = self._client, None, None
-        if client is not None:
+    def _work(self, client: Any, work: Callable[[Any], T]) -> T:
+        """Blocks.  A client that was given up meanwhile has connected anew for this: it is closed
+        once more."""
+        try:
+            return work(client)
+        finally:
+            if client is not self._client:
+                client.close()
+
+    def _forget(self, client: Any) -> None:
+        """Unless another one is there by now."""
+        if client is self._client and client is not None:
+            self._client = self._facts = None
             with contextlib.suppress(OSError):  # it is broken already
                 client.close()
 
     async def find(self) -> Facts:
-        return (await self._found())[1]
+        client, facts = await self._found()
+        if client is not self._client:
+            client.close()
+        return facts
 
     async def _found(self) -> tuple[Any, Facts]:
+        """A client, which is ours to close where this was closed or another one came first."""
         client, facts = self._client, self._facts
         if client is not None and facts is not None:
             try:
-                with anyio.fail_after(FIND_SECONDS):
-                    await anyio.to_thread.run_sync(partial(_ping, client), abandon_on_cancel=True)
+                ping = partial(self._work, client, _ping)
+                await blocking.call(ping, FIND_SECONDS, blocking.keep)
                 return client, facts
             except (*_LOST, TimeoutError, docker.errors.DockerException):
-                self._forget()  # it may have been restarted, or another one may have taken over
+                # It may have been restarted, or another one may have taken over.
+                self._forget(client)
         return await self._search()
 
     async def _search(self) -> tuple[Any, Facts]:
@@ -114,21 +143,21 @@ class DockerEngine:
                 tried.append(f"{candidate.address} (from {candidate.how}): no time left to ask")
                 continue
             try:
-                client, facts = await Attempt(
-                    partial(_ask, candidate, left), partial(_connect, candidate), left
-                ).wait()
+                await blocking.call(partial(_ask, candidate, left), left, blocking.keep)
+                client, facts = await blocking.call(
+                    partial(_connect, candidate), INTRODUCTION_SECONDS, lambda made: made[0].close()
+                )
             except _FAILED as error:
                 tried.append(f"{candidate.address} (from {candidate.how}): {_short(error)}")
             else:
-                self._client, self._facts = client, facts
+                if self._client is None and not self._closed:
+                    self._client, self._facts = client, facts
                 return client, facts
         where = "; ".join(tried) or "no engine's socket was found"
         raise LauncherUnavailable(f"No container engine answers: {where}.", remedy=INSTALL)
 
     async def image_id(self, tag: str) -> tuple[str, Mapping[str, str]] | None:
-        client, _ = await self._found()
-
-        def inspect() -> tuple[str, Mapping[str, str]] | None:
+        def inspect(client: Any) -> tuple[str, Mapping[str, str]] | None:
             try:
                 image = client.images.get(tag)
             except docker.errors.ImageNotFound:
@@ -138,10 +167,9 @@ class DockerEngine:
         return await self._call(inspect)
 
     async def build(self, request: BuildRequest, on_line: Callable[[str], None]) -> None:
-        client, _ = await self._found()
         stop = False
 
-        def run() -> None:
+        def run(client: Any) -> None:
             lines = client.api.build(
                 fileobj=io.BytesIO(request.context),
                 custom_context=True,
@@ -162,14 +190,12 @@ class DockerEngine:
                 on_line(str(line.get("stream") or line.get("status") or ""))
 
         try:
-            await self._call(run, deadline=4 * BUILD_SECONDS)
+            await self._call(run, deadline=4 * BUILD_SECONDS, lasting=True)
         finally:
             stop = True
 
     async def discard_image(self, id: str) -> None:
-        client, _ = await self._found()
-
-        def discard() -> None:
+        def discard(client: Any) -> None:
             # Used by a container, or gone: fine.  With another name it is somebody's.
             with contextlib.suppress(docker.errors.APIError):
                 if not client.api.inspect_image(id)["RepoTags"]:
@@ -178,9 +204,7 @@ class DockerEngine:
         await self._call(discard)
 
     async def export_image(self, id: str, file: Path) -> None:
-        client, _ = await self._found()
-
-        def write() -> None:
+        def write(client: Any) -> None:
             with file.open("xb") as out:
                 for piece in client.api.get_image(id):
                     out.write(piece)
@@ -188,9 +212,7 @@ class DockerEngine:
         await self._call(write, deadline=BUILD_SECONDS)
 
     async def import_image(self, file: Path) -> None:
-        client, _ = await self._found()
-
-        def load() -> None:
+        def load(client: Any) -> None:
             with file.open("rb") as data:
                 for line in client.api.load_image(data, quiet=True):
                     if "error" in line:
@@ -199,20 +221,20 @@ class DockerEngine:
         await self._call(load, deadline=BUILD_SECONDS)
 
     async def start(self, limits: Limits, placement: Placement, uid: int) -> Attached:
-        client, facts = await self._found()
+        facts = self._facts or await self.find()
         if PODMAN in facts.components:
             file = await anyio.to_thread.run_sync(self._profile.path)
             placement = replace(placement, profile_file=file)
 
         async def one(placement: Placement) -> Attached:
-            return await self._call(partial(_start, client, limits, placement, uid))
+            start = partial(_start, limits=limits, placement=placement, uid=uid)
+            # Its input ends with the connection, and the engine removes what has ended.
+            return await self._call(start, unwanted=lambda attached: attached.release())
 
         return await starting.start(self._meetings, facts, placement, one)
 
     async def oom_killed(self, id: str) -> bool:
-        client, _ = await self._found()
-
-        def inspect() -> bool:
+        def inspect(client: Any) -> bool:
             try:
                 state = client.api.inspect_container(id)["State"]
             except docker.errors.NotFound:
@@ -222,13 +244,10 @@ class DockerEngine:
         return await self._call(inspect)
 
     async def remove(self, id: str) -> None:
-        client, _ = await self._found()
-        await self._call(partial(_remove, client, id))
+        await self._call(partial(_remove, id=id))
 
     async def containers(self, label: str) -> Sequence[Found]:
-        client, _ = await self._found()
-
-        def listed() -> list[Found]:
+        def listed(client: Any) -> list[Found]:
             found = client.api.containers(all=True, filters={"label": label})
             return [
                 Found(
@@ -242,7 +261,8 @@ class DockerEngine:
         return await self._call(listed)
 
     async def aclose(self) -> None:
-        self._forget()
+        self._closed = True
+        self._forget(self._client)
         await anyio.to_thread.run_sync(self._profile.remove)
 
 
@@ -258,14 +278,6 @@ def _ping(client: Any) -> None:
     client.api._result(client.api._get(client.api._url("/_ping"), timeout=FIND_SECONDS))
 
 
-def _knock(address: str, seconds: float) -> None:
-    """Connect to a local socket once: the SDK leaves its own open where nobody listens."""
-    if address.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as knocking:
-            knocking.settimeout(seconds)
-            knocking.connect(address.removeprefix("unix://"))
-
-
 def _tls(candidate: hosts.Candidate) -> Any:
     """What the Docker CLI makes of the same folder: a client's certificate where there is one."""
     if candidate.tls is None:
@@ -279,19 +291,26 @@ def _tls(candidate: hosts.Candidate) -> Any:
     )
 
 
-def _asking(candidate: hosts.Candidate, seconds: float) -> Any:
-    return docker.DockerClient(
-        base_url=candidate.address, tls=_tls(candidate), version=ASKING_VERSION, timeout=seconds
+def _client(candidate: hosts.Candidate, version: str, seconds: float) -> Any:
+    client = docker.DockerClient(
+        base_url=candidate.address,
+        tls=_tls(candidate),
+        version=version,
+        timeout=seconds,
+        max_pool_size=KEPT,
     )
+    if candidate.address.startswith("unix://"):
+        path = candidate.address.removeprefix("unix://")
+        client.api.mount("http+docker://", UnixAdapter(path, seconds, KEPT))
+    return client
 
 
 def _ask(candidate: hosts.Candidate, seconds: float) -> None:
     """Whether somebody is there: what every engine answers at once."""
     if candidate.address.startswith("ssh://"):
         raise ValueError(SSH)
-    asking = _asking(candidate, seconds)
+    asking = _client(candidate, ASKING_VERSION, seconds)
     try:
-        _knock(candidate.address, seconds)
         url = asking.api._url("/_ping", versioned_api=False)
         asking.api._result(asking.api._get(url, timeout=seconds))
     finally:
@@ -299,19 +318,13 @@ def _ask(candidate: hosts.Candidate, seconds: float) -> None:
 
 
 def _connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
-    asking = _asking(candidate, CALL_SECONDS)
+    asking = _client(candidate, ASKING_VERSION, CALL_SECONDS)
     try:
         # Without a version in its path, so that any engine answers; it names its own.
         version = asking.version(api_version=False)
     finally:
         asking.close()
-    client = docker.DockerClient(
-        base_url=candidate.address,
-        tls=_tls(candidate),
-        version=version["ApiVersion"],
-        timeout=CALL_SECONDS,
-        max_pool_size=16,
-    )
+    client = _client(candidate, version["ApiVersion"], CALL_SECONDS)
     try:
         info = client.info()
     except BaseException:
@@ -327,18 +340,18 @@ def _connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
         security=names,
         cgroup_version=str(info.get("CgroupVersion", "1")),
         runtimes=sorted(info.get("Runtimes") or {}),
+        unlimited=unlimited(info),
     )
 
 
 def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attached:
     """Create, attach, start.  Attached before the start, so that no byte is missed and the end of
     this process is seen from the first moment."""
-    podman = placement.profile_file is not None
     container = client.containers.create(
         **hardening.options(limits, placement, uid),
         ulimits=[
             Ulimit(name=name, soft=value, hard=value)
-            for name, value in hardening.ulimits(limits, podman=podman).items()
+            for name, value in hardening.ulimits(limits, placement).items()
         ],
         log_config=LogConfig(type="none"),
         # Not `volumes`, for which an engine makes the folder that is not there.
@@ -353,9 +366,11 @@ def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attac
             container.id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         )
         container.start()
-    except BaseException:
+    except BaseException as error:
         if stream is not None:
             _release(getattr(stream, "_sock", stream), stream)
+        if (response := getattr(error, "response", None)) is not None:
+            response.close()  # of a refused attachment: it is open still
         _remove(client, container.id)
         raise
     connection = getattr(stream, "_sock", stream)
@@ -365,8 +380,7 @@ def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attac
 
 
 def _release(connection: Any, stream: Any) -> None:
-    """Close an attached socket.  The SDK's response holds a file object over it, and it stays
-    open until that is closed as well."""
+    """Close an attached socket, and the file object over it that the SDK's response holds."""
     connection.close()
     (stream._response if stream is connection else stream).close()
 

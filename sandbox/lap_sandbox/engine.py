@@ -30,6 +30,8 @@ class Facts:
     """`seccomp`, `apparmor`, `rootless`, `userns`, `cgroupns`"""
     cgroup_version: str
     runtimes: Sequence[str]
+    unlimited: Sequence[str] = ()
+    """What it cannot limit of a container: `memory`, `processes`, `CPU`."""
 
     @property
     def small_uids(self) -> bool:

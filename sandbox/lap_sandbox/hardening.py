@@ -48,6 +48,8 @@ class Placement:
     labels: dict[str, str]
     idle_stop: float = 60.0
     mounts: Sequence[Mount] = ()
+    ungrouped: bool = False
+    """The engine has no control groups that limit memory and processes of a container."""
     profile_file: str | None = None
     """Where the seccomp profile is, for Podman, which wants a file instead of its text and knows
     fewer options of a tmpfs."""
@@ -129,11 +131,14 @@ def options(limits: Limits, placement: Placement, uid: int) -> dict[str, Any]:
     }
 
 
-def ulimits(limits: Limits, *, podman: bool = False) -> dict[str, int]:
+def ulimits(limits: Limits, placement: Placement | None = None) -> dict[str, int]:
     """Soft and hard alike.  Podman asks for more processes than it may give unless it is told; the
     uid is the sandbox's own, so that they are counted for it alone."""
+    ungrouped = placement is not None and placement.ungrouped
+    podman = placement is not None and placement.profile_file is not None
     return {
-        **({"nproc": limits.pids} if podman else {}),
+        **({"nproc": limits.pids} if podman or ungrouped else {}),
+        **({"data": limits.memory} if ungrouped else {}),
         "nofile": limits.open_files,
         "core": 0,
         "fsize": limits.file_size,

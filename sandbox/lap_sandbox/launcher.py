@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,6 @@ from lap_sandbox import (
     container,
     image_build,
     owner,
-    pooling,
     preflight,
     wheelhouse,
 )
@@ -27,15 +25,9 @@ from lap_sandbox.errors import LauncherUnavailable, LimitReached
 from lap_sandbox.hardening import Placement
 from lap_sandbox.session import ContainerSandbox
 from lap_sandbox.tasks import Tasks
-from lap_sandbox.waiting import Signal
-
-logger = logging.getLogger(__name__)
+from lap_sandbox.warm_pool import WarmPool
 
 WARM_PING_SECONDS = 0.3
-ANSWER_SECONDS = 0.5
-"""From the taking of a warm sandbox to its first answer; then another is started in any case."""
-LOOK_SECONDS = 30.0
-"""Between two looks at the warm pool."""
 MIN_MEMORY = 256 * 1024 * 1024
 MAX_SANDBOXES = 200
 """Of one launcher: a last line of defence, callers have their own quotas."""
@@ -52,15 +44,12 @@ class ContainerLauncher:
         self._environ = environ
         self._tasks = Tasks()
         self._preparing = anyio.Lock()
-        self._refilling = False
-        self._looking = False
-        self._look_every = min(LOOK_SECONDS, config.warm_age)
         self._image: str | None = None
         self._mounts: Sequence[Mount] = ()
         self._owner = ("", "")
         self._preparation = Preparation(ready=False, words="the sandbox was not prepared yet")
         self._progress: tuple[image_build.Progress, float] | None = None
-        self._warm: list[Container] = []
+        self._warm = WarmPool(self._tasks, self._start_warm, size=config.warm, age=config.warm_age)
         self._sandboxes: set[ContainerSandbox] = set()
         self._opening = 0
         self._closed = False
@@ -83,9 +72,7 @@ class ContainerLauncher:
 
     async def prepare(self) -> None:
         await self.build(force=False)
-        self._refill()
-        if self._config.warm and not self._looking:
-            self._looking = self._tasks.start(self._look_after(), "look after the warm pool")
+        self._warm.begin()
 
     async def build(self, *, force: bool) -> None:
         """Find the engine and see to it that the image is there and current.
@@ -196,23 +183,18 @@ class ContainerLauncher:
             was_oom=self._engine.oom_killed,
         )
         self._sandboxes.add(sandbox)
-        self._refill(sandbox.answered)
+        self._warm.refill(sandbox.answered)
         return sandbox
 
     async def _take_warm(self, limits: Limits) -> Container | None:
         """A waiting container of the same size that answers."""
-        for waiting in list(self._warm):
-            if not _same_size(waiting.limits, limits) or waiting not in self._warm:
-                continue
-            self._warm.remove(waiting)
-            try:
-                if await container.is_well(waiting, WARM_PING_SECONDS):
-                    return waiting
-            except BaseException:  # the caller was cancelled: back with it
-                self._warm.append(waiting)
-                raise
-            self._tasks.start(waiting.remove(), "remove a dead warm sandbox")
-        return None
+        return await self._warm.take(
+            lambda waiting: _same_size(waiting.limits, limits),
+            lambda waiting: container.is_well(waiting, WARM_PING_SECONDS),
+        )
+
+    async def _start_warm(self) -> Container:
+        return await self._start(self._config.limits, {}, warm=True)
 
     async def _start(
         self, limits: Limits, labels: Mapping[str, str], *, warm: bool = False
@@ -227,6 +209,7 @@ class ContainerLauncher:
             runtime=self._config.runtime,
             apparmor="apparmor" in facts.security,
             small_uids=facts.small_uids,
+            ungrouped=bool(facts.unlimited),
             idle_stop=self._config.idle_stop,
             mounts=self._mounts,
             labels=container.new_labels(
@@ -234,43 +217,6 @@ class ContainerLauncher:
             ),
         )
         return await container.start(self._engine, self._tasks, limits, placement, warm=warm)
-
-    # -- the warm pool
-
-    def _refill(self, after: Signal | None = None) -> None:
-        if not self._refilling and not self._closed:
-            self._refilling = self._tasks.start(self._fill(after), "refill the warm pool")
-
-    async def _fill(self, after: Signal | None) -> None:
-        """Replace what is dead or old, and start containers, one at a time, until the pool is
-        full.  An engine that is down ends it; the next look, `open` or `prepare` tries again.
-
-        `after`: not while the first answer of the one just taken is waited for, with which a start
-        would compete."""
-        try:
-            if after is not None:
-                await after.wait(ANSWER_SECONDS)
-            now = time.monotonic()
-            self._warm, old = pooling.parted(self._warm, now, self._config.warm_age)
-            for waiting in old:
-                self._tasks.start(waiting.remove(), "remove an old warm sandbox")
-            while not self._closed and len(self._warm) < await self._wanted():
-                self._warm.append(await self._start(self._config.limits, {}, warm=True))
-        except LauncherUnavailable as error:
-            logger.warning("no warm sandbox: %s", error.message)
-        finally:
-            self._refilling = False
-
-    async def _wanted(self) -> int:
-        available = await anyio.to_thread.run_sync(pooling.available_memory)
-        return pooling.wanted(self._config.warm, len(self._warm), available)
-
-    async def _look_after(self) -> None:
-        """Until the launcher is closed: what is dead or old in the pool is noticed, also where
-        nobody opens a sandbox, and an engine that came back gets a pool again."""
-        while True:
-            await anyio.sleep(self._look_every)
-            self._refill()
 
     # -- looking after
 
@@ -310,7 +256,7 @@ class ContainerLauncher:
 
     async def reap(self) -> int:
         own = {sandbox.container_id for sandbox in self._sandboxes}
-        own |= {waiting.id for waiting in self._warm}
+        own |= {waiting.id for waiting in self._warm.all()}
         count = 0
         for found in await self._engine.containers(f"lap.instance={self._config.instance}"):
             if found.labels.get("lap.managed") != "1" or found.id in own:
@@ -328,9 +274,7 @@ class ContainerLauncher:
             async with anyio.create_task_group() as group:
                 for sandbox in list(self._sandboxes):
                     group.start_soon(sandbox.close)
-                for waiting in self._warm:
-                    group.start_soon(waiting.remove)
-            self._warm.clear()
+                group.start_soon(self._warm.aclose)
             await self._engine.aclose()
 
 
@@ -357,6 +301,9 @@ def _same_size(one: Limits, other: Limits) -> bool:
             limits,
             output_head=plain.output_head,
             output_tail=plain.output_tail,
+            stdout_short=plain.stdout_short,
+            stderr_short=plain.stderr_short,
+            whole=plain.whole,
             images=plain.images,
             image_size=plain.image_size,
             reported_files=plain.reported_files,

@@ -38,6 +38,27 @@ def _runc(facts: Facts) -> Check:
     )
 
 
+_LIMITS = {"memory": "MemoryLimit", "processes": "PidsLimit", "CPU": "CpuCfsQuota"}
+"""By the engine's names.  Source: Docker Engine API, SystemInfo."""
+
+
+def unlimited(info: Mapping[str, object]) -> list[str]:
+    """What an engine cannot limit, from what it says of itself."""
+    return [what for what, name in _LIMITS.items() if info.get(name) is False]
+
+
+def _groups(facts: Facts) -> Check:
+    if not facts.unlimited:
+        return Check(name="cgroup", level="ok", words=f"version {facts.cgroup_version}")
+    return Check(
+        name="cgroup",
+        level="warning",
+        words=f"the engine cannot limit {', '.join(facts.unlimited)} of a whole sandbox: "
+        "memory is limited for each process, processes by their uid, CPU not at all",
+        remedy="Rootless engines need cgroup version 2 and systemd; or use one that runs as root.",
+    )
+
+
 def _apparmor(facts: Facts) -> Check:
     if "apparmor" in facts.security:
         words = "on; sandboxes have the engine's profile"
@@ -66,7 +87,7 @@ def _security(facts: Facts) -> list[Check]:
     if PODMAN in facts.components:
         words = "Podman does not limit the number of files of a sandbox, only their size"
         checks.append(Check(name="files", level="warning", words=words))
-    checks.append(Check(name="cgroup", level="ok", words=f"version {facts.cgroup_version}"))
+    checks.append(_groups(facts))
     return checks
 
 

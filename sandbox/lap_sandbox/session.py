@@ -256,6 +256,9 @@ def _asked(limits: Limits) -> dict[str, int]:
     return {
         "head": limits.output_head,
         "tail": limits.output_tail,
+        "stdout_short": limits.stdout_short,
+        "stderr_short": limits.stderr_short,
+        "whole": limits.whole,
         "outputs": limits.images,
         "output_size": limits.image_size,
         "files": limits.reported_files,

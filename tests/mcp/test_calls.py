@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import mcp.types as t
 import pytest
-from lap_sandbox.base import Execution, Output
+from lap_sandbox.base import Execution, Left, Output
 from mcp.shared.exceptions import MCPError
 
 from lap_mcp.mcp_server.options import longest_wait
@@ -372,6 +372,37 @@ async def test_long_output_keeps_its_head_and_tail_within_the_limit() -> None:
         assert "line 29999" in text(result)
         assert "5.0 MB of output were dropped" in text(result)
         assert last_line(result).startswith("[sandbox sbx_")
+
+
+async def test_where_all_of_a_long_output_is_is_said_beside_what_is_shown() -> None:
+    world = World()
+    lines = "\n".join(f"line {i}" for i in range(9_000))
+
+    async def loud(box: ScriptedBox, code: str, out: Any) -> Execution:
+        return Execution(
+            id="e",
+            status="ok",
+            stdout=lines,
+            stderr=lines,
+            stdout_left=Left(path="printed/3.txt", missing=0),
+            stderr_left=Left(path="printed/3-stderr.txt", missing=5_000_000),
+        )
+
+    async def quiet(box: ScriptedBox, code: str, out: Any) -> Execution:
+        return Execution(
+            id="e", status="ok", stdout="short", stdout_left=Left(path="printed/4.txt", missing=0)
+        )
+
+    async with served(world) as s, s.client() as client:
+        world.sandboxes.cell = loud
+        said = text(await client.call_tool("code_interpreter", {"code": "loud"}))
+        assert "(All of the output is in /mnt/data/printed/3.txt)" in said
+        where = "/mnt/data/printed/3-stderr.txt"
+        assert f"(All of the standard error but the last 5.0 MB is in {where})" in said
+        assert len(said.encode()) <= 8 * 1024
+        world.sandboxes.cell = quiet
+        said = text(await client.call_tool("code_interpreter", {"code": "quiet"}))
+        assert "printed" not in said, "nothing is missing"
 
 
 def test_only_clients_known_to_bear_it_are_held_for_long() -> None:

@@ -242,6 +242,21 @@ def test_apparmor_is_a_layer_that_may_be_missing(security: tuple[str, ...], leve
     assert levels(facts(security=("seccomp", *security)))["apparmor"] == level
 
 
+def test_an_engine_without_control_groups_is_told_and_limits_each_process_instead() -> None:
+    info = {"MemoryLimit": False, "PidsLimit": False, "CpuCfsQuota": True, "NCPU": 2}
+    assert preflight.unlimited(info) == ["memory", "processes"]
+    assert preflight.unlimited({}) == []
+    found = replace(facts(), unlimited=("memory", "processes"))
+    assert (levels(facts())["cgroup"], levels(found)["cgroup"]) == ("ok", "warning")
+    (check,) = [c for c in preflight.checks(found, LauncherConfig(), None) if c.name == "cgroup"]
+    assert "memory, processes of a whole sandbox" in check.words
+    placement = Placement(image="x", runtime=None, apparmor=False, small_uids=True, labels={})
+    held, limits = replace(placement, ungrouped=True), Limits(memory=123, pids=45)
+    assert {"data", "nproc"}.isdisjoint(hardening.ulimits(limits, placement))
+    with_these = hardening.ulimits(limits, held)
+    assert (with_these["data"], with_these["nproc"]) == (123, 45)
+
+
 def test_podman_gets_its_profile_as_a_file_and_only_options_that_it_knows() -> None:
     placement = Placement(
         image="sha256:x", runtime=None, apparmor=False, small_uids=False, labels={},

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from lap_sandbox.runner import wire
 from lap_sandbox.runner.headtail import HeadTail
+from lap_sandbox.runner.printed import Printed, Whole
 from lap_sandbox.runner.processes import Counters
 from lap_sandbox.runner.wire import Frame, Kind
 
+_NAMES = {Kind.STDOUT: "stdout", Kind.STDERR: "stderr"}
 _FROM_WORKER = (Kind.OUTPUT, Kind.VALUE, Kind.ERROR)
 
 REHEARSAL = Frame(
@@ -26,12 +28,23 @@ class Running:
     `still`: nothing ran since the counters were read last, so that they need not be read again.
     """
 
-    def __init__(self, frame: Frame, counters: Counters, *, lost: str, still: bool) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        counters: Counters,
+        printed: Printed,
+        *,
+        lost: str = "",
+        still: bool = False,
+    ) -> None:
         self.id = frame.id
         self.files = int(frame.header["files"])
         self.interrupted = False
         self._limits = frame.header
         self._streams: dict[int, HeadTail] = {}
+        self._printed = printed
+        self._wholes: dict[int, Whole] = {}
+        self._left: dict[str, dict[str, object]] = {}
         self._lost = lost
         most = int(self._limits["outputs"]) * int(self._limits["output_size"])
         self._bytes_left = most + 1024 * 1024
@@ -45,12 +58,29 @@ class Running:
         """What of `data` the host gets at once."""
         stream = self._streams.get(kind)
         if stream is None:
-            head, tail = int(self._limits["head"]), int(self._limits["tail"])
-            stream = self._streams[kind] = HeadTail(head, tail)
+            stream = self._open(kind)
+        self._wholes[kind].feed(data)
         return stream.feed(data)
 
+    def _open(self, kind: int) -> HeadTail:
+        limits = self._limits
+        name = _NAMES[kind]
+        self._wholes[kind] = Whole(
+            self._printed,
+            kind,
+            short=int(limits.get(f"{name}_short", 0)),
+            most=int(limits.get("whole", 0)),
+        )
+        stream = self._streams[kind] = HeadTail(int(limits["head"]), int(limits["tail"]))
+        return stream
+
     def tails(self) -> list[tuple[int, bytes]]:
-        """The end of each stream; empty where the host has it already."""
+        """No more comes: the end of each stream; empty where the host has it already."""
+        for kind, whole in self._wholes.items():
+            if (left := whole.end()) is not None:
+                self._left[_NAMES[kind]] = left
+        if self._left:
+            self._printed.next()
         return [(kind, stream.take_tail()) for kind, stream in self._streams.items()]
 
     def admit(self, frame: Frame) -> bool:
@@ -78,8 +108,9 @@ class Running:
                 whole[name] = True
         for kind, stream in self._streams.items():
             if stream.dropped:
-                name = "stdout_dropped" if kind == Kind.STDOUT else "stderr_dropped"
-                whole[name] = stream.dropped
+                whole[f"{_NAMES[kind]}_dropped"] = stream.dropped
+        if self._left:
+            whole["left"] = self._left
         if files:
             whole["files"] = files
         return wire.header_bytes(whole)

@@ -126,6 +126,28 @@ class Tree:
                 raise Refused("path", f"`{path}` is a folder, not a file.")
             os.unlink(name, dir_fd=folder)
 
+    def room(self) -> tuple[int, int]:
+        """Bytes that the file system has, and those that are free."""
+        about = os.fstatvfs(self._root)
+        return about.f_blocks * about.f_frsize, about.f_bavail * about.f_frsize
+
+    def create(self, path: str) -> int:
+        """A descriptor of the new file `path`, to write at its end.
+
+        Raises:
+            FileExistsError: it is no new one.
+        """
+        with self._folder_of(path, make=True) as (folder, _):
+            kept = os.dup(folder)
+        try:
+            return os.open(path.rpartition("/")[2], _CREATE | os.O_APPEND, 0o644, dir_fd=kept)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise refusal(error, path) from None
+        finally:
+            os.close(kept)
+
     def begin_put(self, path: str, id: int) -> Upload:
         with self._folder_of(path, make=True) as (folder, name):
             kept = os.dup(folder)

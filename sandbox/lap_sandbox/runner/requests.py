@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from lap_sandbox.runner import files, wire
+from lap_sandbox.runner.printed import Printed
 from lap_sandbox.runner.wire import Frame, Kind
 
 LISTED = 20_000
@@ -20,6 +21,7 @@ class Requests:
 
     def __init__(self, root: str, send: Send) -> None:
         self._tree = files.Tree(root)
+        self.printed = Printed(self._tree)
         self._send = send
         self._uploads: dict[int, files.Upload] = {}
         self._downloads: dict[int, tuple[int, int]] = {}

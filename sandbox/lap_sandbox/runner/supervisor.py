@@ -183,7 +183,9 @@ class Supervisor:
                 data += wire.frame(Kind.DATA, frame.id, b"", code[start : start + wire.CHUNK])
             data += wire.frame(Kind.END, frame.id)
         told = self._tell_worker(self._channel, data)
-        self._running = Running(frame, self._counters, lost=self._lost, still=self._still)
+        self._running = Running(
+            frame, self._counters, self._requests.printed, lost=self._lost, still=self._still
+        )
         self._lost, self._still = "", False
         if not told:
             self._replace_worker("died")
@@ -270,7 +272,7 @@ class Supervisor:
             # Once through everything that an execution goes through, here and in the worker:
             # what is done for the first time takes several times as long.
             self._tell_worker(self._channel, wire.encode(*REHEARSAL))
-            self._running = Running(REHEARSAL, self._counters, lost="", still=False)
+            self._running = Running(REHEARSAL, self._counters, self._requests.printed)
             return
         self._failures = 0
         if self._zygote.warm:
