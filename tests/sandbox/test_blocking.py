@@ -31,8 +31,9 @@ async def test_what_a_call_makes_after_its_deadline_is_given_back() -> None:
         go_on.wait(30)
         return "made"
 
+    # Long enough for the thread to begin: else there would be nothing to be given back.
     with pytest.raises(TimeoutError):
-        await blocking.call(make, 0.05, released.append)
+        await blocking.call(make, 1.0, released.append)
     assert released == []
     go_on.set()
     await eventually_async(lambda: released == ["made"])
