@@ -93,9 +93,8 @@ async def _without_driver(engine: Engine, lease: Lease, turn_id: str, outcome: O
             connection,
             lease,
             turn_id,
-            Progress(outcome=outcome, error=note.strip() or None),
+            Progress(outcome=outcome, error=note.strip() or None, status="idle"),
             closing=closing,
-            gone=False,
             opening=None,
             now=now,
         )

@@ -143,6 +143,8 @@ class Intake:
         snapshot = live.snapshot()
         self._saved_at, self._unsaved = now, 0
         self._saved = sum(len(delta.text) for delta in snapshot)
+        if leased.memory is not None:
+            leased.memory.checkpoints = True
         await leased.write(
             lambda connection: event_store.checkpoint(connection, leased.lease, snapshot)
         )
@@ -158,6 +160,8 @@ class Intake:
         leased = self._leased
         now = leased.now
         question = self._question(event.question, now)
+        if leased.memory is not None:
+            leased.memory.questions = True
 
         def query(connection: Connection) -> Sequence[StoredEvent]:
             stored: Sequence[StoredEvent] = ()

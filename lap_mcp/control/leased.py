@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from lap_mcp.errors import StoreError
 from lap_mcp.model import StoredEvent
 from lap_mcp.store import events as event_store
-from lap_mcp.store.events import NewEvent, Progress
+from lap_mcp.store.events import Memory, NewEvent, Progress
 from lap_mcp.store.leases import Lease
 
 from .answers import Said
@@ -36,6 +36,8 @@ class Leased:
         self.live = engine.hub.get(lease.session_id)
         self.said = Said()
         """What the agent said in the turn that runs now."""
+        self.memory: Memory | None = None
+        """Of that turn, where it is driven from here since it began."""
         self.order = anyio.Lock(fast_acquire=True)
         """Held while an event is taken in, and while an answer is passed on: what follows from an
         answer is stored after it."""
@@ -60,14 +62,20 @@ class Leased:
 
     async def append(self, new: Sequence[NewEvent], progress: Progress | None = None) -> None:
         """Raises: LeaseLost, StoreError."""
-        turn_id = self.turn_id
-        self.publish(
-            await self.write(
-                lambda connection: event_store.append(
-                    connection, self.lease, turn_id, new, self.now, progress
-                )
+        turn_id, memory = self.turn_id, self.memory
+        stored = await self.write(
+            lambda connection: event_store.append(
+                connection, self.lease, turn_id, new, self.now, progress, memory
             )
         )
+        if memory is not None:
+            memory.stored(new)
+        self.publish(stored)
+
+    def begin(self, *, whole: bool) -> None:
+        """A turn comes now.  `whole`: nothing of it was stored before, by anybody."""
+        self.said.begin(whole=whole)
+        self.memory = Memory() if whole else None
 
     def publish(self, stored: Sequence[StoredEvent]) -> None:
         """Show what was stored to those who follow."""

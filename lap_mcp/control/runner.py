@@ -113,7 +113,7 @@ class Runner:
         record, self._known = self._known or await self._record(), None
         self._last = Progress()
         self._begins(record)
-        self.leased.said.begin(whole=record.starts == 1 and not self._adopted)
+        self.leased.begin(whole=record.starts == 1 and not self._adopted)
         try:
             job = await job_of(self.engine, record)
         except LapError as error:
@@ -278,16 +278,17 @@ class Runner:
                 payload["kind"] = kind
             closing.append(NewEvent(type="session.error", payload=payload))
         closing.append(_last_event(outcome, gone=gone))
+        status = "terminated" if gone else "idle"
         ended = await leased.write(
             lambda connection: moments.end(
                 connection,
                 leased.lease,
                 self.turn_id,
-                replace(self._last, outcome=outcome, error=words),
+                replace(self._last, outcome=outcome, error=words, status=status),
                 closing=closing,
-                gone=gone,
                 opening=None if self._leaving else opening,
                 now=now,
+                memory=leased.memory,
             )
         )
         leased.publish(ended.stored)

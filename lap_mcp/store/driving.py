@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from lap_mcp.model import Question, Session, StoredEvent, Turn
 
 from . import commands, events, questions, turns
-from .events import NewEvent, Progress
+from .events import Memory, NewEvent, Progress
 from .leases import LEASE, Lease, free, hold
 from .turns import NewTurn, Phase, TurnRecord
 
@@ -191,25 +191,26 @@ def end(
     last: Progress,
     *,
     closing: Sequence[NewEvent],
-    gone: bool,
     opening: Opening | None,
     now: float,
+    memory: Memory | None = None,
 ) -> Next:
     """The turn ended, and the one that is queued next runs.
 
-    `last`: the outcome and its words, and what the runtime said with it.  `opening`: None leaves
-    the queue to another process.
+    `last`: the outcome and its words, the session's status, and what the runtime said with it.
+    `opening`: None leaves the queue to another process.
 
     Raises:
         LeaseLost
     """
-    questions.settle(connection, turn_id, "expired" if last.outcome == "expired" else "closed")
-    status = "terminated" if gone else "idle"
-    last = replace(last, status=status, turn={"ended_at": now})
-    stored = events.append(connection, lease, turn_id, closing, now, last)
-    events.forget_open(connection, lease.session_id, turn_id)
+    if memory is None or memory.questions:
+        questions.settle(connection, turn_id, "expired" if last.outcome == "expired" else "closed")
+    last = replace(last, turn={"ended_at": now})
+    stored = events.append(connection, lease, turn_id, closing, now, last, memory)
+    if memory is None or memory.checkpoints:
+        events.forget_open(connection, lease.session_id, turn_id)
     commands.drop(connection, lease.session_id)
-    if gone:
+    if last.status == "terminated":
         turns.drop_queued(connection, lease.session_id, "The session is gone.", now)
     if opening is None:
         free(connection, lease)

@@ -48,6 +48,23 @@ class Progress:
     """Other columns of the turn."""
 
 
+@dataclass(slots=True)
+class Memory:
+    """What the driver of a turn knows of it without asking, having driven it from its first moment:
+    nobody else writes these."""
+
+    named: set[tuple[str, str]] = field(default_factory=set)
+    """Type and native id of events that are stored."""
+    checkpoints: bool = False
+    """There may be some."""
+    questions: bool = False
+    """Likewise."""
+
+    def stored(self, new: Sequence[NewEvent]) -> None:
+        """To be called once their transaction is over."""
+        self.named.update((event.type, event.native_id) for event in new if event.native_id)
+
+
 _INSERT = events.insert()
 _KNOWN = sa.select(events.c.type, events.c.native_id).where(
     events.c.turn_id == given(events.c.turn_id),
@@ -93,6 +110,7 @@ def append(
     new: Sequence[NewEvent],
     now: float,
     progress: Progress | None = None,
+    memory: Memory | None = None,
 ) -> Sequence[StoredEvent]:
     """Append `new` and note `progress`, in this transaction or not at all.
 
@@ -100,7 +118,7 @@ def append(
         LeaseLost: another process drives the session; nothing was written.
     """
     progress = progress or Progress()
-    fresh = _unknown(connection, turn_id, new)
+    fresh = _unknown(connection, turn_id, new, memory)
     changes: dict[str, Any] = {"updated_at": now}
     if progress.ref is not None:
         changes["ref"] = dump(progress.ref)
@@ -110,7 +128,8 @@ def append(
     stored = insert(
         connection, lease.session_id, turn_id, fresh, now, after=row.last_seq - len(fresh)
     )
-    _close(connection, lease.session_id, [event.closes for event in new if event.closes])
+    if memory is None or memory.checkpoints:
+        _close(connection, lease.session_id, [event.closes for event in new if event.closes])
     _note(connection, turn_id, stored, progress)
     return stored
 
@@ -142,16 +161,22 @@ def insert(
     return stored
 
 
-def _unknown(connection: Connection, turn_id: str, new: Sequence[NewEvent]) -> list[NewEvent]:
+def _unknown(
+    connection: Connection, turn_id: str, new: Sequence[NewEvent], memory: Memory | None
+) -> list[NewEvent]:
     named = [event.native_id for event in new if event.native_id]
     if not named:
         return list(new)
-    rows = run(connection, _KNOWN, {"given_turn_id": turn_id, "named": named})
-    seen = {(row.type, row.native_id) for row in rows}
+    seen: set[tuple[str, str]]
+    if memory is not None:
+        seen = set(memory.named)
+    else:
+        rows = run(connection, _KNOWN, {"given_turn_id": turn_id, "named": named})
+        seen = {(row.type, row.native_id) for row in rows}
     fresh = []
     for event in new:
-        key = (event.type, event.native_id)
         if event.native_id is not None:
+            key = (event.type, event.native_id)
             if key in seen:
                 continue
             seen.add(key)
