@@ -1,5 +1,5 @@
-"""The Docker Engine through its SDK, and the launcher made of it.  The only file that imports
-`docker`; its calls block, so each runs in a worker thread with a deadline of its own."""
+"""The Docker Engine through its SDK, and the launcher made of it.  Only this and `docker_client.py`
+import `docker`; its calls block, so each runs in a worker thread with a deadline of its own."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ import docker.errors
 import requests
 from docker.types import LogConfig, Mount, Ulimit
 
-from lap_sandbox import blocking, hardening, hosts, starting
+from lap_sandbox import blocking, docker_client, hardening, hosts, starting
 from lap_sandbox.base import LauncherConfig, Limits
 from lap_sandbox.direct import Meetings
+from lap_sandbox.docker_client import CALL_SECONDS, FIND_SECONDS
 from lap_sandbox.engine import (
     ENGINE_DOWN,
     Attached,
@@ -34,24 +35,15 @@ from lap_sandbox.engine import (
 from lap_sandbox.errors import LauncherUnavailable
 from lap_sandbox.hardening import Placement
 from lap_sandbox.launcher import ContainerLauncher
-from lap_sandbox.preflight import PODMAN, unlimited
+from lap_sandbox.preflight import PODMAN
 from lap_sandbox.profile_file import ProfileFile
-from lap_sandbox.unix_transport import UnixAdapter
 
 T = TypeVar("T")
 
-FIND_SECONDS = 0.8
-"""For one question whether an engine answers.  Asking again after the one in use was lost, and
-after a warm sandbox did not answer, stays under two seconds."""
 INTRODUCTION_SECONDS = 10.0
 """For what an engine that did answer says of itself: Podman runs programs to know its version."""
-CALL_SECONDS = 20
-KEPT = 16
-"""Connections to an engine that are kept for later."""
-ASKING_VERSION = "1.44"
 BUILD_SECONDS = 1800
 """Without a line of output."""
-SSH = "ssh:// is not supported; forward its socket (ssh -L) and set DOCKER_HOST to that"
 _LOST = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError)
 _FAILED = (*_LOST, docker.errors.DockerException, TimeoutError, OSError, ValueError)
 
@@ -125,7 +117,7 @@ class DockerEngine:
         client, facts = self._client, self._facts
         if client is not None and facts is not None:
             try:
-                ping = partial(self._work, client, _ping)
+                ping = partial(self._work, client, docker_client.ping)
                 await blocking.call(ping, FIND_SECONDS, blocking.keep)
                 return client, facts
             except (*_LOST, TimeoutError, docker.errors.DockerException):
@@ -143,9 +135,13 @@ class DockerEngine:
                 tried.append(f"{candidate.address} (from {candidate.how}): no time left to ask")
                 continue
             try:
-                await blocking.call(partial(_ask, candidate, left), left, blocking.keep)
+                await blocking.call(
+                    partial(docker_client.ask, candidate, left), left, blocking.keep
+                )
                 client, facts = await blocking.call(
-                    partial(_connect, candidate), INTRODUCTION_SECONDS, lambda made: made[0].close()
+                    partial(docker_client.connect, candidate),
+                    INTRODUCTION_SECONDS,
+                    lambda made: made[0].close(),
                 )
             except _FAILED as error:
                 tried.append(f"{candidate.address} (from {candidate.how}): {_short(error)}")
@@ -272,76 +268,6 @@ def _short(error: BaseException) -> str:
         if known.lower() in text.lower():
             return known.lower()
     return type(error).__name__ if len(text) > 200 or not text else text
-
-
-def _ping(client: Any) -> None:
-    client.api._result(client.api._get(client.api._url("/_ping"), timeout=FIND_SECONDS))
-
-
-def _tls(candidate: hosts.Candidate) -> Any:
-    """What the Docker CLI makes of the same folder: a client's certificate where there is one."""
-    if candidate.tls is None:
-        return False
-    pair = [candidate.tls / name for name in ("cert.pem", "key.pem")]
-    authority = candidate.tls / "ca.pem"
-    return docker.tls.TLSConfig(
-        client_cert=(str(pair[0]), str(pair[1])) if all(map(Path.is_file, pair)) else None,
-        ca_cert=str(authority) if candidate.verify and authority.is_file() else None,
-        verify=candidate.verify,
-    )
-
-
-def _client(candidate: hosts.Candidate, version: str, seconds: float) -> Any:
-    client = docker.DockerClient(
-        base_url=candidate.address,
-        tls=_tls(candidate),
-        version=version,
-        timeout=seconds,
-        max_pool_size=KEPT,
-    )
-    if candidate.address.startswith("unix://"):
-        path = candidate.address.removeprefix("unix://")
-        client.api.mount("http+docker://", UnixAdapter(path, seconds, KEPT))
-    return client
-
-
-def _ask(candidate: hosts.Candidate, seconds: float) -> None:
-    """Whether somebody is there: what every engine answers at once."""
-    if candidate.address.startswith("ssh://"):
-        raise ValueError(SSH)
-    asking = _client(candidate, ASKING_VERSION, seconds)
-    try:
-        url = asking.api._url("/_ping", versioned_api=False)
-        asking.api._result(asking.api._get(url, timeout=seconds))
-    finally:
-        asking.close()
-
-
-def _connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
-    asking = _client(candidate, ASKING_VERSION, CALL_SECONDS)
-    try:
-        # Without a version in its path, so that any engine answers; it names its own.
-        version = asking.version(api_version=False)
-    finally:
-        asking.close()
-    client = _client(candidate, version["ApiVersion"], CALL_SECONDS)
-    try:
-        info = client.info()
-    except BaseException:
-        client.close()
-        raise
-    names = [entry.split(",")[0].removeprefix("name=") for entry in info["SecurityOptions"] or []]
-    components = {entry["Name"]: str(entry["Version"]) for entry in version.get("Components") or []}
-    return client, Facts(
-        address=candidate.address,
-        how=candidate.how,
-        version=str(version.get("Version", "")),
-        components=components,
-        security=names,
-        cgroup_version=str(info.get("CgroupVersion", "1")),
-        runtimes=sorted(info.get("Runtimes") or {}),
-        unlimited=unlimited(info),
-    )
 
 
 def _start(client: Any, limits: Limits, placement: Placement, uid: int) -> Attached:

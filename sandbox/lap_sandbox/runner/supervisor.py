@@ -391,8 +391,7 @@ class Supervisor:
 
 
 def main() -> NoReturn:
-    """Be PID 1 of a sandbox whose files are in /mnt/data.  Arguments: `idle_stop`, and where the
-    host may listen."""
+    """Be PID 1 of a sandbox.  Arguments: `idle_stop`, and where the host may listen."""
     if os.getpid() != 1:
         sys.exit("this is only for PID 1 of a sandbox: it signals every process that it sees")
     processes.make_dumpable(False)
