@@ -38,7 +38,7 @@ FUNCTION_LINES = 50
 
 UNWRAPPED = "carried out of a task group, which would wrap it, and raised there"
 BOUNDARIES: dict[str, str] = {
-    "sandbox/lap_sandbox/blocking.py::run": "a thread's error is raised where its result is awaited",
+    "sandbox/lap_sandbox/blocking.py::run": "raised where the thread's result is awaited",
     "lap_mcp/control/connections.py::make": "an adapter that breaks is disabled and logged",
     "lap_mcp/control/refresh.py::_discover": "an adapter that breaks is logged and asked later",
     "lap_mcp/control/connections.py::_close": "logged; the other runtimes are still to be closed",
