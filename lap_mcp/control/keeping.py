@@ -32,8 +32,9 @@ from .sandbox_entry import Entry, SandboxLimits, mark
 
 log = logging.getLogger(__name__)
 
-MAX_FILES = 1000
-"""Files that are kept of one sandbox: putting back more takes longer than anybody waits."""
+MAX_FILES = 2000
+"""Files that are kept of one sandbox: each takes half a millisecond to be put back, and with many
+more the look for changed ones after an execution has no time to see them all."""
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_FILES = 64
 _AT_ONCE = 8

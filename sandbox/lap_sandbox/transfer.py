@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import io
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import anyio
 
@@ -37,14 +38,18 @@ def refusal(frame: Frame) -> SandboxError:
     return kinds.get(text(frame.header, "reason", 32), SandboxError)(words)
 
 
-class _Answer:
-    """The frames that come back for one request."""
+def _nothing(frame: Frame) -> None:
+    """No part has any room."""
 
-    def __init__(self, link: Link, room: int) -> None:
+
+class _Answer:
+    """The frames that come back for one request; `take` gets those before the last."""
+
+    def __init__(self, link: Link, room: int, take: Callable[[Frame], object]) -> None:
         self._link = link
         self._room = room
+        self._take = take
         self._news = Signal()
-        self.parts: list[Frame] = []
         self.last: Frame | None = None
         self.id = link.expect(self._on_frame)
         link.on_end(self._on_end)
@@ -58,7 +63,7 @@ class _Answer:
             self._room -= max(len(frame.body), 64)
             if self._room < 0:
                 raise FrameError("a longer answer than was asked for")
-            self.parts.append(frame)
+            self._take(frame)
         elif frame.kind in (Kind.REPLY, Kind.FAIL):
             self.last = frame
         else:
@@ -92,7 +97,7 @@ async def put(
 ) -> FileInfo:
     """Write a file; see `Sandbox.put`."""
     name = clean_path(path)
-    answer = _Answer(link, 0)
+    answer = _Answer(link, 0, _nothing)
     try:
         await link.send(wire.encode(Kind.PUT, answer.id, {"path": name}))
         try:
@@ -133,24 +138,27 @@ async def _chunks(data: AsyncIterator[bytes] | bytes) -> AsyncIterator[bytes]:
 async def get(link: Link, limits: Limits, path: str) -> bytes:
     """Read a file; see `Sandbox.get`."""
     check_path(path)
-    answer = _Answer(link, limits.file_size + 64)
+    # Grows without copying what it has, and gives it away as it is.
+    data = io.BytesIO()
+    answer = _Answer(link, limits.file_size + 64, lambda part: data.write(part.body))
     try:
         header = {"path": path, "limit": limits.file_size}
         await link.send(wire.encode(Kind.GET, answer.id, header))
         await answer.wait()
-        return b"".join(part.body for part in answer.parts)
+        return data.getvalue()
     finally:
         answer.close()
 
 
 async def list_files(link: Link, limit: int) -> Sequence[FileInfo]:
     """Files, sorted by path, names with control characters escaped."""
-    answer = _Answer(link, LISTED * 64)
+    parts: list[Frame] = []
+    answer = _Answer(link, LISTED * 64, parts.append)
     try:
         await link.send(wire.encode(Kind.LIST, answer.id, {"limit": limit}))
         last = await answer.wait()
         found: list[FileInfo] = []
-        for frame in (*answer.parts, last):
+        for frame in (*parts, last):
             found += file_infos(frame.header, LISTED)
         return found[:limit]
     finally:
@@ -160,7 +168,7 @@ async def list_files(link: Link, limit: int) -> Sequence[FileInfo]:
 async def delete(link: Link, path: str) -> None:
     """Remove a file; see `Sandbox.delete`."""
     check_path(path)
-    answer = _Answer(link, 0)
+    answer = _Answer(link, 0, _nothing)
     try:
         await link.send(wire.encode(Kind.DELETE, answer.id, {"path": path}))
         await answer.wait()

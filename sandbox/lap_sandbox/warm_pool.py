@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 0.5
 """From the taking of a warm sandbox to its first answer; then another is started in any case."""
+REST_SECONDS = 0.25
+"""After that answer: what is asked next shall not compete with a start either."""
 LOOK_SECONDS = 30.0
 """Between two looks at the pool."""
 FIRST_RETRY_SECONDS = 0.5
@@ -96,6 +98,7 @@ class WarmPool(Generic[T]):
         try:
             if after is not None:
                 await after.wait(ANSWER_SECONDS)
+                await anyio.sleep(REST_SECONDS)
             while True:
                 self._let_go()
                 wanted = await self._wanted()

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import anyio
 import pytest
-from lap_sandbox.base import LauncherConfig, Sandbox
+from lap_sandbox.base import LauncherConfig
 from lap_sandbox.docker_engine import DockerLauncher
 
 from tests.capabilities import ROOT
 from tests.conftest import require
 from tests.sandbox import own_podman
+from tests.sandbox.any_engine import confines, runs
 from tests.sandbox.conftest import MakeLauncher
 from tests.sandbox.own_podman import OwnPodman
 from tests.sandbox.pool import SMALL
@@ -50,12 +51,6 @@ async def launcher(
     assert podman.run("ps", "-aq") == ""
 
 
-async def _value(sandbox: Sandbox, code: str) -> str | None:
-    execution = await sandbox.execute(code, timeout=60)
-    assert execution.status == "ok", execution
-    return execution.value
-
-
 async def test_podman_runs_code_keeps_files_and_holds_what_is_promised(
     launcher: DockerLauncher,
 ) -> None:
@@ -63,39 +58,8 @@ async def test_podman_runs_code_keeps_files_and_holds_what_is_promised(
     assert (levels["engine"], levels["image"], levels["files"]) == ("ok", "ok", "warning")
     await eventually_async(lambda: launcher.ready_sandboxes == 1, within=120)
     box, other = await launcher.open(SMALL), await launcher.open(SMALL)
-    await _rules(box, other)
-    await _runs(box)
-
-
-async def _rules(box: Sandbox, other: Sandbox) -> None:
-    status = "dict(line.split(':\\t', 1) for line in open('/proc/self/status').read().splitlines())"
-    rights = f"s = {status}\ns['Seccomp'], s['NoNewPrivs'], int(s['CapEff'], 16)"
-    assert await _value(box, rights) == "('2', '1', 0)"
-    uid = "import os; os.getuid()"
-    uids = {await _value(box, uid), await _value(other, uid)}
-    assert len(uids) == 2
-    assert "0" not in uids
-    for refused in (
-        "import socket; socket.socket()",
-        "open('/opt/lap/lib/x', 'w')",
-        "open('/mnt/data/big', 'wb').write(bytes(80 << 20))",
-        "import os; [os.fork() or os.read(os.pipe()[0], 1) for _ in range(1000)]",
-    ):
-        assert (await box.execute(refused, timeout=60)).error is not None, refused
-    await box.reset()
-
-
-async def _runs(box: Sandbox) -> None:
-    await box.put("folder/f", b"kept")
-    assert await _value(box, "import pandas; x = open('folder/f').read(); x") == "'kept'"
-    assert (await box.execute("while True: pass", timeout=1)).status == "timeout"
-    assert await _value(box, "x") == "'kept'"
-    full = await box.execute("y = bytearray(2 << 30)", timeout=60)
-    assert full.status in ("out_of_memory", "error")
-    printed = await box.execute("print('x' * 10_000)", timeout=60)
-    assert printed.stdout_left is not None
-    assert len(await box.get(printed.stdout_left.path)) == 10_001
-    assert await box.get("folder/f") == b"kept"
+    await confines(box, other)
+    await runs(box)
 
 
 async def test_nothing_is_left_in_podman_of_a_server_that_is_killed(
