@@ -37,6 +37,7 @@ class Seen:
     seqs: list[int] = field(default_factory=list)
     deltas: dict[str, list[str]] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
+    error: str = ""
 
     def take(self, item: StoredEvent | Delta) -> bool:
         """True where it was the session's last."""
@@ -50,10 +51,14 @@ class Seen:
         self.seqs.append(item.seq)
         if item.type == "agent.message":
             self.messages[item.payload["id"]] = item.payload["text"]
+        if item.type == "session.error":
+            self.error = item.payload["message"]
         return item.type == "session.status_idle"
 
     def wrong(self, stored: list[int], text: str) -> str:
         """What is missing, in words."""
+        if self.error:
+            return self.error
         if self.seqs != list(range(1, len(self.seqs) + 1)) or self.seqs != stored:
             return f"events {self.seqs} of {stored}"
         if "".join(self.messages.values()) != text:
