@@ -20,6 +20,7 @@ from rich.console import Console
 from . import calls, document, endings, execute, startup
 from .containers import IMAGE, current_image, engine_version
 from .report import Report, as_json, show
+from .runtimes.rows import RUNTIMES
 from .sandbox import SANDBOX
 from .surroundings import Place, place
 
@@ -32,9 +33,12 @@ BENCHMARKS: Mapping[str, tuple[Benchmark, int]] = {
     "execute": (execute.execute, 10_000),
     "endings": (endings.endings, 1000),
     **SANDBOX,
+    **RUNTIMES,
 }
-"""Each with how often it does its thing.  `SANDBOX` brings peers, and is run only when named."""
-WITHOUT_SANDBOX = ("startup", "agent")
+"""Each with how often it does its thing.  `SANDBOX` and `RUNTIMES` bring peers, and are run only
+when named."""
+GROUPS = {"sandbox": SANDBOX, "runtimes": RUNTIMES}
+WITHOUT_SANDBOX = ("startup", "agent", *RUNTIMES)
 
 
 async def run(
@@ -76,13 +80,13 @@ def main() -> int:
     """Exit status 1 where a bar is missed, 2 where nothing could be measured."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of sandbox, {', '.join(BENCHMARKS)}"
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join([*GROUPS, *BENCHMARKS])}"
     )
     parser.add_argument("-n", type=int, help="how often, instead of each one's own number")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help="renew docs/benchmarks.md")
     options = parser.parse_args()
-    asked = [each for name in options.names for each in (SANDBOX if name == "sandbox" else [name])]
+    asked = [each for name in options.names for each in GROUPS.get(name, [name])]
     unknown = [name for name in asked if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]}; there are {', '.join(BENCHMARKS)}")
@@ -90,11 +94,11 @@ def main() -> int:
         parser.error("-n is at least 1")
     told = Console(stderr=True)
     on = facts()
-    names = asked or [name for name in BENCHMARKS if name not in SANDBOX]
+    names = asked or [name for name in BENCHMARKS if name not in {**SANDBOX, **RUNTIMES}]
     try:
         reports = anyio.run(run, names, options.n, lambda w: told.print(w, style="dim"))
     except LauncherUnavailable as error:
-        told.print(f"{error}\nWithout a sandbox: scripts/bench {' '.join(WITHOUT_SANDBOX)}")
+        told.print(f"{error}\nWithout a sandbox: scripts/bench startup agent runtimes")
         return 2
     if options.write:
         document.write(reports, on)

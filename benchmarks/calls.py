@@ -4,7 +4,7 @@ nothing, an agent through us above the same agent called with the A2A SDK."""
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -91,9 +91,9 @@ async def agent(place: Place, n: int) -> list[Report]:
 
 
 @asynccontextmanager
-async def direct(url: str) -> AsyncIterator[A2AClient]:
+async def direct(url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[A2AClient]:
     """The A2A SDK's own client, with one connection pool for all calls."""
-    async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, trust_env=False, headers=headers) as http:
         yield await create_client(url, ClientConfig(httpx_client=http, streaming=True))
 
 

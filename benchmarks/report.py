@@ -16,7 +16,7 @@ Measure = Literal["value", "p99", "cpu"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line: times in ms, memory in MiB, or a plain count, by `unit`."""
+    """One line: times in ms, memory in MiB or kB, or a plain count, by `unit`."""
 
     name: str
     n: int
@@ -25,7 +25,7 @@ class Row:
     p99: float | None = None
     cpu: float | None = None
     """Milliseconds of CPU time of one call, the median over blocks of calls."""
-    unit: Literal["ms", "MiB", ""] = "ms"
+    unit: Literal["ms", "MiB", "kB", ""] = "ms"
     bars: Mapping[Measure, float] | None = None
     """What this row may be at most."""
 
@@ -35,7 +35,8 @@ class Row:
         for measure, limit in (self.bars or {}).items():
             found = getattr(self, measure)
             if found is None or found > limit:
-                over.append(f"{_LABELS[measure]} {_shown(found, self.unit)} > {limit:g}")
+                words = f"{_LABELS[measure]} {_shown(found, self.unit)} > {limit:g}"
+                over.append(words if self.unit == "ms" else words.removeprefix("p50 "))
         return over
 
 
@@ -114,7 +115,7 @@ def _verdict(row: Row) -> str:
     if not row.bars:
         return ""
     limits = ", ".join(f"{_LABELS[m]} ≤ {limit:g}" for m, limit in row.bars.items())
-    limits = limits if row.unit else limits.removeprefix("p50 ")
+    limits = limits if row.unit == "ms" else limits.removeprefix("p50 ")
     return f"{limits} {'missed' if row.missed() else 'met'}"
 
 

@@ -7,9 +7,12 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from rich.console import Console
 
@@ -57,6 +60,45 @@ def test_an_agent_is_called_through_us_and_directly() -> None:
     assert difference["value"] == pytest.approx(ours["value"] - direct["value"])
     assert difference["bars"] == {"value": 5.0}
     assert ours["cpu"] > 0
+
+
+@pytest.mark.parametrize("kind", ["a2a", "agentcore", "responses"])
+def test_a_runtime_is_called_by_our_engine_and_by_its_own_sdk(kind: str) -> None:
+    ours, direct, difference, *stdio = rows(bench(f"runtimes-{kind}", "-n", "2"))[
+        f"runtimes-{kind}"
+    ]
+    assert difference["value"] == pytest.approx(ours["value"] - direct["value"])
+    assert difference["cpu"] == pytest.approx(ours["cpu"] - direct["cpu"])
+    assert difference["bars"] == {"value": 5.0}
+    assert len(stdio) == (2 if kind == "a2a" else 0)
+    assert all(row["cpu"] > 0 for row in (ours, direct, *stdio[:1]))
+
+
+def test_of_sessions_that_stream_at_once_nothing_is_lost() -> None:
+    """This bar is not one of time, so it has to be met."""
+    found = bench("runtimes-rush", "runtimes-rush-responses", "-n", "4")
+    for measured in rows(found).values():
+        values = {row["name"]: row["value"] for row in measured}
+        assert values["sessions that miss anything"] == 0
+        assert 1 <= values["sessions streaming at once, the most"] <= 4
+        assert values["events and deltas a second"] > 0
+    assert found["missed"] == []
+
+
+def test_a_server_that_cannot_be_had_is_skipped_in_words(tmp_path: Path) -> None:
+    from benchmarks.runtimes.peers import Lacking
+    from benchmarks.runtimes.rows import added
+    from benchmarks.surroundings import Place
+
+    @contextmanager
+    def serve(place: Place) -> Iterator[Any]:
+        raise Lacking("its environment could not be made: no index")
+        yield
+
+    where = Place(folder=tmp_path, config=tmp_path, agent="", image="")
+    (found,) = anyio.run(added("x", "a server", serve, "its SDK"), where, 1)
+    assert (found.rows, found.missed()) == ([], [])
+    assert found.note == "Skipped: its environment could not be made: no index"
 
 
 @pytest.mark.docker

@@ -1,8 +1,8 @@
 """Text and schemas from a runtime, made safe to show to a model.  Pure functions.
 
 A description is data that a stranger wrote: it becomes one plain paragraph, without control,
-bidirectional, invisible or smuggled characters, capped.  A schema keeps only keywords whose
-meaning is local and whose check ends.
+bidirectional, invisible or smuggled characters, capped, and left out where it gives orders to a
+model (`steering.py`).  A schema keeps only keywords whose meaning is local and whose check ends.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from lap_runtimes.base import AgentInfo
 
 from .catalogue import Words
+from .steering import LEFT_OUT, steers, steers_within
 
 MAX_NAME = 80
 MAX_DESCRIPTION = 400
@@ -43,6 +44,7 @@ _MANY = frozenset(("anyOf", "oneOf", "allOf", "prefixItems"))
 _NAMED = frozenset(("properties", "$defs", "definitions"))
 _INTO_DATA = frozenset(("items", "additionalProperties", "contains", "prefixItems", "properties"))
 _REFERENCE = re.compile(r"#/(\$defs|definitions)/([A-Za-z0-9_.-]{1,64})")
+_BETWEEN_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_./-]+")
 _PROPERTY = re.compile(r"[A-Za-z0-9_$@./ -]{1,64}")
 
 
@@ -128,7 +130,9 @@ class _Cleaner:
 
     def _keyword(self, key: str, value: Any, depth: int, data: bool) -> Any:
         if key in _PLAIN:
-            return clean_value(value, depth)
+            # Without one of these, a schema only allows more.
+            kept = clean_value(value, depth)
+            return None if key != "required" and steers_within(kept) else kept
         if key == "$ref":
             return value if data and self._is_local(value) else None
         if key in _ONE:
@@ -140,7 +144,7 @@ class _Cleaner:
             return {
                 name: item if isinstance(item, bool) else self.clean(item, depth, data=below)
                 for name, item in value.items()
-                if isinstance(name, str) and _PROPERTY.fullmatch(name)
+                if isinstance(name, str) and _PROPERTY.fullmatch(name) and not _orders(name)
             }
         return None
 
@@ -160,6 +164,11 @@ class _Cleaner:
             cleaned.pop("required", None)
             return
         cleaned["required"] = [name for name in required if name in properties]
+
+
+def _orders(name: str) -> bool:
+    """A property's name is words to a model, too."""
+    return steers(name) or steers(_BETWEEN_WORDS.sub(" ", name))
 
 
 def clean_value(value: Any, depth: int = 4) -> Any:
@@ -182,5 +191,7 @@ def clean_value(value: Any, depth: int = 4) -> Any:
 
 def attributed(words: Words, runtime: str) -> str:
     """The description, after a prefix that says whose words these are."""
-    who = f"Agent “{words.native_name}” of runtime {runtime}"
-    return f"{who}, in its own words: {words.description}" if words.description else f"{who}."
+    name = "…" if steers(words.native_name) else words.native_name
+    said = LEFT_OUT if steers(words.description) else words.description
+    who = f"Agent “{name}” of runtime {runtime}"
+    return f"{who}, in its own words: {said}" if said else f"{who}."

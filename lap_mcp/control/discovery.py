@@ -12,6 +12,7 @@ from lap_mcp.model import Problem
 
 from .catalogue import CatalogueRow, Words
 from .cleaning import clean_words
+from .steering import steers
 from .tool_names import slug
 
 MAX_AGENTS = 500
@@ -124,7 +125,8 @@ def _name(
     taken: Mapping[str, tuple[str, str]],
 ) -> str:
     others = {name for name, holder in taken.items() if holder != (runtime, ref)}
-    return slug(words.native_name, others.union(names), runtime)
+    said = "agent" if steers(words.native_name) else words.native_name
+    return slug(said, others.union(names), runtime)
 
 
 def accepted(row: CatalogueRow) -> CatalogueRow:

@@ -44,7 +44,8 @@ class AWSCredentials(BaseModel):
 
 
 class SigV4:
-    """An `Authorizer`.  Credentials that expire are renewed by botocore, in a thread."""
+    """An `Authorizer`.  Credentials that expire are renewed by botocore, in a thread; with given
+    keys only the first request is signed in one."""
 
     def __init__(self, credentials: AWSCredentials, *, service: str, region: str) -> None:
         self._config = credentials
@@ -52,9 +53,15 @@ class SigV4:
         self._region = region
         self._found: Any = None
         self._finding = threading.Lock()
+        self._computes = False
+        """Signing is computing only: botocore is imported, and keys that are given never expire."""
 
     async def authorize(self, request: Outgoing) -> Proof:
-        return await anyio.to_thread.run_sync(self._sign, request, abandon_on_cancel=True)
+        if self._computes:
+            return self._sign(request)
+        proof = await anyio.to_thread.run_sync(self._sign, request, abandon_on_cancel=True)
+        self._computes = self._config.access_key_id is not None
+        return proof
 
     def _sign(self, request: Outgoing) -> Proof:
         with _worded():
