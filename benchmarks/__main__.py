@@ -19,6 +19,7 @@ from rich.console import Console
 
 from . import calls, document, endings, execute, startup
 from .containers import IMAGE, current_image, engine_version
+from .openai_front import OPENAI_FRONT
 from .report import Report, as_json, show
 from .sandbox import SANDBOX
 from .surroundings import Place, place
@@ -32,13 +33,19 @@ BENCHMARKS: Mapping[str, tuple[Benchmark, int]] = {
     "execute": (execute.execute, 10_000),
     "endings": (endings.endings, 1000),
     **SANDBOX,
+    **OPENAI_FRONT,
 }
-"""Each with how often it does its thing.  `SANDBOX` brings peers, and is run only when named."""
-WITHOUT_SANDBOX = ("startup", "agent")
+"""Each with how often it does its thing."""
+GROUPS: Mapping[str, Mapping[str, Any]] = {"sandbox": SANDBOX, "openai-front": OPENAI_FRONT}
+"""They bring peers, and are run only when named: all of one, or one of it."""
+WITHOUT_SANDBOX = ("startup", "agent", "openai-front-passing")
 
 
 async def run(
-    names: Sequence[str], n: int | None, told: Callable[[str], None] = lambda words: None
+    names: Sequence[str],
+    n: int | None,
+    told: Callable[[str], None] = lambda words: None,
+    peers: bool = True,
 ) -> list[Report]:
     """The reports of these benchmarks.  `n`: instead of each one's own number.
 
@@ -51,7 +58,7 @@ async def run(
         image = await current_image()
     with (
         tempfile.TemporaryDirectory(prefix="lap-bench-") as folder,
-        place(Path(folder), image) as where,
+        place(Path(folder), image, peers=peers) as where,
     ):
         for name in names:
             benchmark, usual = BENCHMARKS[name]
@@ -76,13 +83,16 @@ def main() -> int:
     """Exit status 1 where a bar is missed, 2 where nothing could be measured."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of sandbox, {', '.join(BENCHMARKS)}"
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join([*GROUPS, *BENCHMARKS])}"
     )
     parser.add_argument("-n", type=int, help="how often, instead of each one's own number")
+    parser.add_argument(
+        "--no-peers", action="store_true", help="the OpenAI face without LiteLLM beside it"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help="renew docs/benchmarks.md")
     options = parser.parse_args()
-    asked = [each for name in options.names for each in (SANDBOX if name == "sandbox" else [name])]
+    asked = [each for name in options.names for each in GROUPS.get(name, [name])]
     unknown = [name for name in asked if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]}; there are {', '.join(BENCHMARKS)}")
@@ -90,9 +100,11 @@ def main() -> int:
         parser.error("-n is at least 1")
     told = Console(stderr=True)
     on = facts()
-    names = asked or [name for name in BENCHMARKS if name not in SANDBOX]
+    grouped = {name for group in GROUPS.values() for name in group}
+    names = asked or [name for name in BENCHMARKS if name not in grouped]
+    peers = not options.no_peers
     try:
-        reports = anyio.run(run, names, options.n, lambda w: told.print(w, style="dim"))
+        reports = anyio.run(run, names, options.n, lambda w: told.print(w, style="dim"), peers)
     except LauncherUnavailable as error:
         told.print(f"{error}\nWithout a sandbox: scripts/bench {' '.join(WITHOUT_SANDBOX)}")
         return 2
