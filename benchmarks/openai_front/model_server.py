@@ -118,12 +118,14 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
-            length = next(
+            lengths = [
                 int(line.split(b":")[1])
                 for line in head.lower().split(b"\r\n")
                 if line.startswith(b"content-length")
-            )
-            said = answer(await reader.readexactly(length))
+            ]
+            if not lengths:
+                break  # LiteLLM looks whether somebody is there
+            said = answer(await reader.readexactly(lengths[0]))
             if isinstance(said, tuple):
                 writer.write(said[0])
                 await asyncio.sleep(PAUSE)
@@ -131,7 +133,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(said)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
+        pass
+    writer.close()
 
 
 async def main() -> None:
