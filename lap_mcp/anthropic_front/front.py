@@ -21,7 +21,7 @@ from lap_mcp.front_parts.models import Models
 from lap_mcp.front_parts.wire import Json, missing
 
 from .file_routes import FileRoutes
-from .http import MarkedRoute, handled
+from .http import MarkedRoute, handled, limit_of, wanted
 from .message_routes import MessageRoutes
 
 _SINCE = "1970-01-01T00:00:00Z"
@@ -65,10 +65,19 @@ class AnthropicFront:
         return front
 
     async def _listed(self, request: Request) -> Response:
-        """All of them on one page."""
-        data = self._known()
+        query = wanted(request, "limit", "after_id", "before_id", "lifecycle")
+        lifecycle = [*query.getlist("lifecycle[]"), *query.getlist("lifecycle")]
+        known = self._known() if not lifecycle or "active" in lifecycle else []
+        ids, limit = [model["id"] for model in known], limit_of(query)
+        after, before = query.get("after_id"), query.get("before_id")
+        start = ids.index(after) + 1 if after in ids else 0
+        end = ids.index(before) if before in ids else len(ids)
+        if before is not None:
+            start = max(start, end - limit)
+        data = known[start : min(end, start + limit)]
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-        return answered({"data": data, "has_more": False, "first_id": first, "last_id": last})
+        more = start > 0 if before is not None else start + limit < end
+        return answered({"data": data, "has_more": more, "first_id": first, "last_id": last})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -26,12 +26,14 @@ from lap_mcp.store.front import StoredResponse
 
 from .agents import AgentResponse
 from .background import Background
+from .plans import OUTPUTS
 from .responses import Asked, Responding, asked, relayed
 from .rewriting import as_input_items
 from .shared import Shared
-from .wire import Json, bad, missing, named_event
+from .wire import Json, bad, mapping, missing, named_event, sequence
 
 _PAGE: Final = 100
+_CALL: Final = "code_interpreter_call"
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
@@ -78,11 +80,16 @@ class ResponseRoutes:
     # What is kept ------------------------------------------------------------------------------
 
     async def _get(self, request: Request) -> Response:
+        if request.query_params.get("include_obfuscation") == "true":
+            raise bad(
+                "include_obfuscation: streams of this server have none.", "include_obfuscation"
+            )
         if request.query_params.get("stream") == "true":
             return await self._background.follow(principal_of(request), request)
         found = await self._found(request)
         if found is None:
             return await self._elsewhere(request)
+        _refuse_what_is_not_kept(found.response, _included(request))
         return answered(found.response)
 
     async def _delete(self, request: Request) -> Response:
@@ -108,6 +115,8 @@ class ResponseRoutes:
         if found is None:
             return await self._elsewhere(request)
         numbers = itertools.count(1)
+        if included := _included(request):
+            raise bad(f"{included[0][:100]} is not kept of input items here.", "include")
         items = as_input_items(
             found.given, lambda prefix: f"{prefix}_{found.id[5:]}_{next(numbers)}"
         )
@@ -161,6 +170,26 @@ def _answer(responding: Responding, request: Asked) -> Response:
         return await responding.respond()
 
     return Whole(make)
+
+
+def _included(request: Request) -> list[str]:
+    query = request.query_params
+    return [*query.getlist("include"), *query.getlist("include[]")]
+
+
+def _refuse_what_is_not_kept(response: Mapping[str, Any], included: Sequence[str]) -> None:
+    """A response is kept as it was told; what was not asked for then cannot be had later.
+
+    Raises: ApiError."""
+    calls = [i for i in sequence(response.get("output")) if mapping(i).get("type") == _CALL]
+    kept = all(call.get("outputs") is not None for call in calls)
+    for name in included:
+        if name != OUTPUTS or not kept:
+            raise bad(
+                f"{name[:100]} was not kept of this response: ask for it with include when it is "
+                "created.",
+                "include",
+            )
 
 
 def _page(items: Sequence[Any], query: Mapping[str, str]) -> Json:

@@ -121,7 +121,9 @@ def missing() -> str:
 def _version(package: str) -> str:
     """In the cache; empty if it is not there."""
     described = CACHE / "node_modules" / package / "package.json"
-    match = re.search(r'"version":\s*"([^"]+)"', described.read_text()) if described.exists() else None
+    match = (
+        re.search(r'"version":\s*"([^"]+)"', described.read_text()) if described.exists() else None
+    )
     return match[1] if match else ""
 
 

@@ -20,6 +20,7 @@ from agents import (
     function_tool,
 )
 
+from tests.capabilities import ROOT
 from tests.conformance import suite
 from tests.openai_front.fronting import ALICE_KEY, TOOL, fronted
 from tests.openai_front.model import Call, Code, Model, Say, Think
@@ -142,7 +143,7 @@ async def test_the_example_runs_and_saves_what_the_answer_links(tmp_path: Path) 
         [Code("say 42\nplot\nwrite monthly.csv 1,2")],
         [Say("see [totals](sandbox:/mnt/data/monthly.csv)")],
     )
-    example = NODE_MODULES.parent / "examples" / "openai_sdk" / "analysis.py"
+    example = ROOT / "examples" / "openai_sdk" / "analysis.py"
     async with fronted(model, tmp_path) as f:
         environ = {"OPENAI_BASE_URL": f"{f.url}/v1", "OPENAI_API_KEY": ALICE_KEY, "PATH": ""}
         with anyio.fail_after(60):
