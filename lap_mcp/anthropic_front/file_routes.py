@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 
 from lap_mcp.errors import NotFound
 from lap_mcp.front_parts.http import answered, principal_of
@@ -52,7 +52,7 @@ class FileRoutes:
         self._front = front
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         return [
             MarkedRoute("/v1/files", handled(self._create), methods=["POST"]),
             MarkedRoute("/v1/files", handled(self._list), methods=["GET"]),

@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 
 from lap_mcp.config import AnthropicTable, ModelTable
 from lap_mcp.control.front import FrontDoor
 from lap_mcp.control.services import Services
 from lap_mcp.errors import Unavailable
+from lap_mcp.front_parts.guarding import guarded
 from lap_mcp.front_parts.http import answered
 from lap_mcp.front_parts.models import Models
 from lap_mcp.front_parts.wire import Json, missing
@@ -23,8 +24,13 @@ from lap_mcp.front_parts.wire import Json, missing
 from .file_routes import FileRoutes
 from .http import MarkedRoute, handled, limit_of, wanted
 from .message_routes import MessageRoutes
+from .wire import error_of
 
 _SINCE = "1970-01-01T00:00:00Z"
+
+
+def _told(words: str, request_id: str) -> tuple[Json, str]:
+    return {**error_of(500, words), "request_id": request_id}, "request-id"
 
 
 class AnthropicFront:
@@ -49,13 +55,14 @@ class AnthropicFront:
             yield
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
-        return [
+    def routes(self) -> Sequence[Route]:
+        routes = [
             *MessageRoutes(self._front, self._models, self._settings).routes,
             *FileRoutes(self._front).routes,
             MarkedRoute("/v1/models", handled(self._listed), methods=["GET"]),
             MarkedRoute("/v1/models/{name:path}", handled(self._model), methods=["GET"]),
         ]
+        return guarded(routes, _told)
 
     async def _front(self) -> FrontDoor:
         """Raises: Unavailable."""

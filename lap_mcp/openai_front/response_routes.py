@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from lap_mcp.front_parts.http import (
     EventStream,
@@ -43,7 +43,7 @@ class ResponseRoutes:
         self._background = Background(shared)
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         one = "/v1/responses/{id}"
         return [
             Route("/v1/responses", handled(self._create), methods=["POST"]),
@@ -106,7 +106,7 @@ class ResponseRoutes:
             return await self._elsewhere(request)
         if found.response.get("background") is not True:
             raise bad("Only a background response can be cancelled.")
-        await self._background.cancel(found.id)
+        await self._background.cancel(principal_of(request), found.id)
         again = await self._found(request)
         return answered((again or found).response)
 
