@@ -19,6 +19,7 @@ from rich.console import Console
 
 from . import calls, document, endings, execute, startup
 from .containers import IMAGE, current_image, engine_version
+from .openai_front import OPENAI_FRONT
 from .report import Report, as_json, show
 from .runtimes.rows import RUNTIMES
 from .sandbox import SANDBOX
@@ -34,15 +35,23 @@ BENCHMARKS: Mapping[str, tuple[Benchmark, int]] = {
     "endings": (endings.endings, 1000),
     **SANDBOX,
     **RUNTIMES,
+    **OPENAI_FRONT,
 }
-"""Each with how often it does its thing.  `SANDBOX` and `RUNTIMES` bring peers, and are run only
-when named."""
-GROUPS = {"sandbox": SANDBOX, "runtimes": RUNTIMES}
-WITHOUT_SANDBOX = ("startup", "agent", *RUNTIMES)
+"""Each with how often it does its thing."""
+GROUPS: Mapping[str, Mapping[str, Any]] = {
+    "sandbox": SANDBOX,
+    "runtimes": RUNTIMES,
+    "openai-front": OPENAI_FRONT,
+}
+"""They bring peers, and are run only when named: all of one, or one of it."""
+WITHOUT_SANDBOX = ("startup", "agent", *RUNTIMES, "openai-front-passing")
 
 
 async def run(
-    names: Sequence[str], n: int | None, told: Callable[[str], None] = lambda words: None
+    names: Sequence[str],
+    n: int | None,
+    told: Callable[[str], None] = lambda words: None,
+    peers: bool = True,
 ) -> list[Report]:
     """The reports of these benchmarks.  `n`: instead of each one's own number.
 
@@ -55,7 +64,7 @@ async def run(
         image = await current_image()
     with (
         tempfile.TemporaryDirectory(prefix="lap-bench-") as folder,
-        place(Path(folder), image) as where,
+        place(Path(folder), image, peers=peers) as where,
     ):
         for name in names:
             benchmark, usual = BENCHMARKS[name]
@@ -83,6 +92,9 @@ def main() -> int:
         "names", nargs="*", metavar="NAME", help=f"of {', '.join([*GROUPS, *BENCHMARKS])}"
     )
     parser.add_argument("-n", type=int, help="how often, instead of each one's own number")
+    parser.add_argument(
+        "--no-peers", action="store_true", help="the OpenAI face without LiteLLM beside it"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help="renew docs/benchmarks.md")
     options = parser.parse_args()
@@ -94,11 +106,15 @@ def main() -> int:
         parser.error("-n is at least 1")
     told = Console(stderr=True)
     on = facts()
-    names = asked or [name for name in BENCHMARKS if name not in {**SANDBOX, **RUNTIMES}]
+    grouped = {name for group in GROUPS.values() for name in group}
+    names = asked or [name for name in BENCHMARKS if name not in grouped]
+    peers = not options.no_peers
     try:
-        reports = anyio.run(run, names, options.n, lambda w: told.print(w, style="dim"))
+        reports = anyio.run(run, names, options.n, lambda w: told.print(w, style="dim"), peers)
     except LauncherUnavailable as error:
-        told.print(f"{error}\nWithout a sandbox: scripts/bench startup agent runtimes")
+        told.print(
+            f"{error}\nWithout a sandbox: scripts/bench startup agent runtimes openai-front-passing"
+        )
         return 2
     if options.write:
         document.write(reports, on)

@@ -40,6 +40,17 @@ class Row:
         return over
 
 
+@dataclass(frozen=True)
+class Finding:
+    """A case that is right or wrong, with what was seen."""
+
+    name: str
+    right: bool
+    seen: str
+    peers: Mapping[str, tuple[bool, str]]
+    """The same of others, by their names."""
+
+
 _LABELS: Mapping[str, str] = {"value": "p50", "p99": "p99", "cpu": "CPU"}
 
 
@@ -51,9 +62,12 @@ class Report:
     title: str
     rows: Sequence[Row]
     note: str = ""
+    findings: Sequence[Finding] = ()
 
     def missed(self) -> list[str]:
-        return [f"{self.title}: {row.name}: {words}" for row in self.rows for words in row.missed()]
+        over = [f"{row.name}: {words}" for row in self.rows for words in row.missed()]
+        wrong = [f"{case.name}: {case.seen}" for case in self.findings if not case.right]
+        return [f"{self.title}: {words}" for words in (*over, *wrong)]
 
 
 def timed(name: str, samples: Samples, bars: Mapping[Measure, float] | None = None) -> Row:
@@ -123,8 +137,31 @@ def _colour(row: Row) -> str:
     return "red" if row.missed() else "green"
 
 
+def found(report: Report) -> Table:
+    """Cases, ours and those of others side by side."""
+    made = Table(title=report.title, title_justify="left", box=None, pad_edge=False)
+    columns = ["", "lap-mcp", *report.findings[0].peers]
+    for heading in columns:
+        made.add_column(heading)
+    for case in report.findings:
+        both = [(case.right, case.seen), *case.peers.values()]
+        words = [
+            f"[{'green' if right else 'red'}]{_judged(right, seen)}[/]" for right, seen in both
+        ]
+        made.add_row(case.name, *words)
+    return made
+
+
+def _judged(right: bool, seen: str) -> str:
+    return f"{'right' if right else 'wrong'}: {seen}"
+
+
 def show(reports: Sequence[Report], console: Console) -> None:
-    console.print(table(reports))
+    if any(report.rows for report in reports):
+        console.print(table([report for report in reports if report.rows]))
+    for report in reports:
+        if report.findings:
+            console.print(found(report))
     for report in reports:
         if report.note:
             console.print(f"[dim]{report.title}: {report.note}[/]")
@@ -140,8 +177,20 @@ def as_markdown(reports: Sequence[Report]) -> str:
     for report in reports:
         lines += [f"### {report.title}", ""]
         lines += [report.note, ""] if report.note else []
+        if report.findings:
+            lines += [*_cases(report), ""]
+            continue
         lines += ["| | n | p50 | p99 | CPU/call | bar |", "|---|--:|--:|--:|--:|--:|"]
         for row in report.rows:
             lines.append(f"| {row.name} | {' | '.join(_cells(row))} | {_verdict(row)} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _cases(report: Report) -> list[str]:
+    heads = ["", "lap-mcp", *report.findings[0].peers]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for case in report.findings:
+        both = [(case.right, case.seen), *case.peers.values()]
+        lines.append(f"| {case.name} | {' | '.join(_judged(*each) for each in both)} |")
+    return lines

@@ -65,6 +65,8 @@ class Place:
     image: str
     """The sandbox image by its id, so that nobody who builds another meanwhile changes what is
     measured."""
+    peers: bool = True
+    """Whether others are measured beside us, which installs them."""
 
     @property
     def environ(self) -> dict[str, str]:
@@ -95,7 +97,7 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 
 
 @contextmanager
-def place(folder: Path, image: str) -> Iterator[Place]:
+def place(folder: Path, image: str, *, peers: bool = True) -> Iterator[Place]:
     """A place with the example agent running."""
     agent = ("examples/a2a_agent.py", "--port", "0", "--with-stdin")
     with started([sys.executable, *agent]) as process:
@@ -106,7 +108,7 @@ def place(folder: Path, image: str) -> Iterator[Place]:
         config = folder / "lap.toml"
         config.write_text(CONFIG.format(url=words[1], image=image))
         config.chmod(0o600)
-        yield Place(folder=folder, config=config, agent=words[1], image=image)
+        yield Place(folder=folder, config=config, agent=words[1], image=image, peers=peers)
 
 
 @asynccontextmanager

@@ -125,15 +125,15 @@ def loopback_only() -> Sequence[str]:
 
 @functools.cache
 def conformance() -> str | None:
-    """Node, new enough for the official suite, and the suite."""
+    """Node, new enough for the official suite, the suite, and OpenAI's official npm client."""
     from tests.conformance import suite
 
     try:
         suite.node()
-    except suite.Missing as missing:
-        return str(missing)
-    if suite.installed() != suite.VERSION:
-        return f"{suite.PACKAGE} {suite.VERSION} is missing: run `scripts/conformance --install`"
+    except suite.Missing as reason:
+        return str(reason)
+    if lacking := suite.missing():
+        return f"{lacking} is missing: run `scripts/conformance --install`"
     return None
 
 

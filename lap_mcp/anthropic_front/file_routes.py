@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
@@ -11,18 +12,19 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 
 from lap_mcp.errors import NotFound
 from lap_mcp.front_parts.http import answered, principal_of
 from lap_mcp.front_parts.wire import Json, bad, missing
 from lap_mcp.store.front import FrontFile, PageOf
 
-from .http import MarkedRoute, handled
+from .http import MarkedRoute, handled, limit_of, wanted
 from .message_routes import GetFront
 
 _ONE: Final = "/v1/files/{id}"
-_MOST: Final = 1000
+_IDS: Final = 100
+_LIFETIME: Final = (3600, 7_776_000)
 _PURPOSE: Final = "user_data"
 _PAGE: Final = "page_"
 _TYPES: Final = {
@@ -50,7 +52,7 @@ class FileRoutes:
         self._front = front
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         return [
             MarkedRoute("/v1/files", handled(self._create), methods=["POST"]),
             MarkedRoute("/v1/files", handled(self._list), methods=["GET"]),
@@ -60,37 +62,51 @@ class FileRoutes:
         ]
 
     async def _create(self, request: Request) -> Response:
-        name, data = await _form_file(request)
+        wanted(request)
+        name, data, lifetime = await _form_file(request)
         front = await self._front()
-        return answered(
-            _file(await front.uploads.add(principal_of(request), name, data, purpose=_PURPOSE))
+        file = await front.uploads.add(
+            principal_of(request), name, data, purpose=_PURPOSE, lifetime=lifetime
         )
+        return answered(_file(file))
 
     async def _list(self, request: Request) -> Response:
-        """Uploads, newest first; both forms of paging that clients know."""
-        front, query = await self._front(), request.query_params
+        """Uploads, or the files of one container, newest first; both forms of paging that clients
+        know."""
+        names = ("ids", "scope_id", "limit", "page", "after_id", "before_id")
+        query = wanted(request, *names)
+        ids = list(dict.fromkeys([*query.getlist("ids[]"), *query.getlist("ids")]))
+        if ids:
+            if any(query.get(name) is not None for name in names[1:]):
+                raise bad("ids goes with no other parameter: its answer is one page.")
+            return answered(_listed(await self._those(request, ids), more=False))
         if query.get("before_id"):
             raise bad("before_id is not served; page on with after_id.")
-        try:
-            limit = int(query.get("limit", 20))
-        except ValueError as error:
-            raise bad("limit has to be a number.") from error
-        if not 1 <= limit <= _MOST:
-            raise bad(f"limit goes from 1 to {_MOST}.")
+        limit = limit_of(query)
         after = query.get("after_id") or query.get("page", "").removeprefix(_PAGE) or None
         page = PageOf(after=after, limit=limit, newest_first=True)
-        found = await front.uploads.list(principal_of(request), page)
-        data = [_file(each) for each in found[:limit]]
-        more = len(found) > limit
-        return answered(
-            {
-                "data": data,
-                "has_more": more,
-                "first_id": data[0]["id"] if data else None,
-                "last_id": data[-1]["id"] if data else None,
-                "next_page": f"{_PAGE}{data[-1]['id']}" if more else None,
-            }
-        )
+        found = await self._page(request, page, query.get("scope_id"))
+        return answered(_listed(found[:limit], more=len(found) > limit))
+
+    async def _those(self, request: Request, ids: Sequence[str]) -> Sequence[FrontFile]:
+        """The files with these ids; those that are not there are left out.  Raises: ApiError."""
+        if len(ids) > _IDS:
+            raise bad(f"ids: at most {_IDS}.")
+        front, principal, found = await self._front(), principal_of(request), []
+        for id_ in ids:
+            with suppress(NotFound):
+                found.append(await front.uploads.get(principal, id_, anywhere=True))
+        return found
+
+    async def _page(self, request: Request, page: PageOf, scope: str | None) -> Sequence[FrontFile]:
+        """`scope`: a container's id.  One that nobody knows has no files."""
+        front, principal = await self._front(), principal_of(request)
+        if scope is None:
+            return await front.uploads.list(principal, page)
+        try:
+            return await front.containers.list_files(principal, scope, page)
+        except NotFound:
+            return ()
 
     async def _get(self, request: Request) -> Response:
         return answered(_file(await self._found(request)))
@@ -123,18 +139,40 @@ class FileRoutes:
             raise missing(error.message) from error
 
 
-async def _form_file(request: Request) -> tuple[str, bytes]:
-    """Raises: ApiError."""
+async def _form_file(request: Request) -> tuple[str, bytes, float | None]:
+    """Name, bytes, and the seconds for which it is kept.  Raises: ApiError."""
     try:
         async with request.form(max_files=1, max_fields=20) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise bad("file: a file is required, as multipart/form-data.")
-            if form.get("expires_in_seconds") is not None:
-                raise bad("expires_in_seconds is not served: files stay until they are deleted.")
-            return file.filename or "file", await file.read()
+            if unknown := sorted(set(form) - {"file", "expires_in_seconds"}):
+                raise bad(f"{unknown[0][:100]}: there is no such field here.")
+            lifetime = _lifetime(form.get("expires_in_seconds"))
+            return file.filename or "file", await file.read(), lifetime
     except HTTPException as error:
         raise bad(f"The form cannot be read: {error.detail}") from error
+
+
+def _lifetime(value: object) -> float | None:
+    """Raises: ApiError."""
+    if value is None:
+        return None
+    least, most = _LIFETIME
+    if not (isinstance(value, str) and value.isdecimal() and least <= int(value[:9]) <= most):
+        raise bad(f"expires_in_seconds goes from {least} to {most}.")
+    return float(value)
+
+
+def _listed(files: Sequence[FrontFile], *, more: bool) -> Json:
+    data = [_file(each) for each in files]
+    return {
+        "data": data,
+        "has_more": more,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "next_page": f"{_PAGE}{data[-1]['id']}" if more else None,
+    }
 
 
 def _name(file: FrontFile) -> str:
@@ -148,8 +186,12 @@ def _file(file: FrontFile) -> Json:
         "filename": _name(file),
         "mime_type": _TYPES.get(file.path.rpartition(".")[2].lower(), "application/octet-stream"),
         "size_bytes": file.size,
-        "created_at": datetime.fromtimestamp(file.created_at, UTC)
-        .isoformat(timespec="microseconds")
-        .replace("+00:00", "Z"),
+        "created_at": _time(file.created_at),
+        "expires_at": None if file.expires_at is None else _time(file.expires_at),
         "downloadable": True,
     }
+
+
+def _time(seconds: float) -> str:
+    stamp = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+    return stamp.replace("+00:00", "Z")

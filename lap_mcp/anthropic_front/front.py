@@ -10,21 +10,27 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 
 from lap_mcp.config import AnthropicTable, ModelTable
 from lap_mcp.control.front import FrontDoor
 from lap_mcp.control.services import Services
 from lap_mcp.errors import Unavailable
+from lap_mcp.front_parts.guarding import guarded
 from lap_mcp.front_parts.http import answered
 from lap_mcp.front_parts.models import Models
 from lap_mcp.front_parts.wire import Json, missing
 
 from .file_routes import FileRoutes
-from .http import MarkedRoute, handled
+from .http import MarkedRoute, handled, limit_of, wanted
 from .message_routes import MessageRoutes
+from .wire import error_of
 
 _SINCE = "1970-01-01T00:00:00Z"
+
+
+def _told(words: str, request_id: str) -> tuple[Json, str]:
+    return {**error_of(500, words), "request_id": request_id}, "request-id"
 
 
 class AnthropicFront:
@@ -49,13 +55,14 @@ class AnthropicFront:
             yield
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
-        return [
+    def routes(self) -> Sequence[Route]:
+        routes = [
             *MessageRoutes(self._front, self._models, self._settings).routes,
             *FileRoutes(self._front).routes,
             MarkedRoute("/v1/models", handled(self._listed), methods=["GET"]),
             MarkedRoute("/v1/models/{name:path}", handled(self._model), methods=["GET"]),
         ]
+        return guarded(routes, _told)
 
     async def _front(self) -> FrontDoor:
         """Raises: Unavailable."""
@@ -65,10 +72,19 @@ class AnthropicFront:
         return front
 
     async def _listed(self, request: Request) -> Response:
-        """All of them on one page."""
-        data = self._known()
+        query = wanted(request, "limit", "after_id", "before_id", "lifecycle")
+        lifecycle = [*query.getlist("lifecycle[]"), *query.getlist("lifecycle")]
+        known = self._known() if not lifecycle or "active" in lifecycle else []
+        ids, limit = [model["id"] for model in known], limit_of(query)
+        after, before = query.get("after_id"), query.get("before_id")
+        start = ids.index(after) + 1 if after in ids else 0
+        end = ids.index(before) if before in ids else len(ids)
+        if before is not None:
+            start = max(start, end - limit)
+        data = known[start : min(end, start + limit)]
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-        return answered({"data": data, "has_more": False, "first_id": first, "last_id": last})
+        more = start > 0 if before is not None else start + limit < end
+        return answered({"data": data, "has_more": more, "first_id": first, "last_id": last})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]

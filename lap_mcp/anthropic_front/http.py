@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -24,12 +25,15 @@ from lap_mcp.front_parts.http import (
 )
 from lap_mcp.front_parts.http import failure as plain_failure
 from lap_mcp.front_parts.upstream import Refused
-from lap_mcp.front_parts.wire import ApiError, Json, mapping
+from lap_mcp.front_parts.wire import ApiError, Json, bad, mapping
 
 from .wire import error_of, event_bytes
 
 MARK: Final = b"anthropic-version"
 """A header that Anthropic's clients always send, and others never."""
+MOST: Final = 1000
+"""Entries of one page."""
+_SCOPES: Final = ("anthropic-workspace-id", "anthropic-user-profile-id")
 
 
 class MarkedRoute(Route):
@@ -46,11 +50,42 @@ def handled(handler: Handler) -> Handler:
 
     async def endpoint(request: Request) -> Response:
         try:
+            _refuse_scopes(request)
             return await handler(request)
         except (ApiError, Refused, LapError) as error:
             return failure(error)
 
     return endpoint
+
+
+def _refuse_scopes(request: Request) -> None:
+    """Raises: ApiError."""
+    for name in _SCOPES:
+        if name in request.headers:
+            raise bad(
+                f"The header {name} is not served: the key of this server's operator decides whose "
+                "account is used. Send the request without it."
+            )
+
+
+def wanted(request: Request, *known: str) -> QueryParams:
+    """The query of a route of ours, which has these parameters and no others.  Raises: ApiError."""
+    query = request.query_params
+    # `beta=true` is how clients name the routes that they call beta.
+    if unknown := [name for name in query if name.removesuffix("[]") not in ("beta", *known)]:
+        raise bad(f"{unknown[0][:100]}: there is no such parameter here.")
+    return query
+
+
+def limit_of(query: QueryParams) -> int:
+    """Raises: ApiError."""
+    try:
+        limit = int(query.get("limit", 20))
+    except ValueError as error:
+        raise bad("limit has to be a number.") from error
+    if not 1 <= limit <= MOST:
+        raise bad(f"limit goes from 1 to {MOST}.")
+    return limit
 
 
 def failure(error: Failed) -> Response:

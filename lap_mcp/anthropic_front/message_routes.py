@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from lap_mcp.config import AnthropicTable
 from lap_mcp.control.front import FrontDoor
@@ -39,7 +39,7 @@ class MessageRoutes:
         self._settings = settings
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         return [
             Route("/v1/messages", handled(self._create), methods=["POST"]),
             Route("/v1/messages/count_tokens", handled(self._count), methods=["POST"]),

@@ -3,6 +3,7 @@ upstream in place of a code call."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 
 from lap_mcp.clock import Clock, SystemClock
 from lap_mcp.errors import LimitReached, NotFound, StoreError
 from lap_mcp.model import Principal
-from lap_mcp.store import front
+from lap_mcp.store import front, owners
 from lap_mcp.store.blobs import BlobStore
 from lap_mcp.store.database import Database
 from lap_mcp.store.front import FrontFile, PageOf, StoredResponse
@@ -25,6 +27,12 @@ from .naming import safe_file_name
 
 log = logging.getLogger(__name__)
 
+HELD: Final = 15.0
+"""Seconds after which a process that said nothing of a response counts as gone."""
+_CUT_OFF: Final = {
+    "code": "server_error",
+    "message": "The server that ran this response ended while it ran. Send it again.",
+}
 _FORGET_EVERY: Final = 3600.0
 _UNSTORED: Final = 512
 
@@ -113,20 +121,70 @@ class Remembered:
         self._scrub = scrub
         self._unstored: OrderedDict[tuple[str, str], Any] = OrderedDict()
         """Calls of responses that are not to be stored: in memory, the newest only."""
+        self._me = ""
 
-    async def keep(self, kept: StoredResponse) -> None:
+    async def keep(self, kept: StoredResponse, *, held_by: str | None = None) -> bool:
+        """As `front.keep_response`."""
         kept = replace(
             kept,
             response=self._scrub(kept.response),
             given=self._scrub(kept.given),
             history=self._scrub(kept.history),
         )
-        await self._database.write(lambda connection: front.keep_response(connection, kept))
+        return await self._database.write(
+            lambda connection: front.keep_response(connection, kept, held_by)
+        )
 
     async def response(self, principal: Principal, response_id: str) -> StoredResponse | None:
+        """One whose process is gone has failed."""
+        found = await self._read(principal, response_id)
+        if found is None or not found.running or not await self._left(found):
+            return found
+        failed = {**found.response, "status": "failed", "error": _CUT_OFF}
+        return await self._ended(principal, found, failed)
+
+    async def cancel(self, principal: Principal, response_id: str) -> None:
+        """Of another process, which notices when it next says that it still runs it."""
+        found = await self._read(principal, response_id)
+        if found is not None and found.running:
+            await self._ended(principal, found, {**found.response, "status": "cancelled"})
+
+    async def me(self) -> str:
+        """This process, as the holder of what it runs."""
+        if not self._me:
+            this = await anyio.to_thread.run_sync(owners.this_process, "")
+            self._me = json.dumps([this.host, this.pid, this.started])
+        return self._me
+
+    async def hold(self, principal: Principal, response_id: str) -> bool:
+        """Say that this process still runs it; false where it is not its to run any more."""
+        me, until = await self.me(), self._clock.now() + HELD
+        return await self._database.write(
+            lambda connection: front.hold_response(connection, principal.id, response_id, me, until)
+        )
+
+    async def held(self, kept: StoredResponse) -> StoredResponse:
+        """The same, held by this process."""
+        return replace(kept, held_by=await self.me(), held_until=self._clock.now() + HELD)
+
+    async def _read(self, principal: Principal, response_id: str) -> StoredResponse | None:
         return await self._database.read(
             lambda connection: front.response(connection, principal.id, response_id)
         )
+
+    async def _left(self, found: StoredResponse) -> bool:
+        """Whether nobody runs it any more."""
+        if found.held_by is None or (found.held_until or 0.0) < self._clock.now():
+            return True
+        host, pid, started = json.loads(found.held_by)
+        return await anyio.to_thread.run_sync(owners.gone, owners.Owner("", host, pid, started))
+
+    async def _ended(
+        self, principal: Principal, found: StoredResponse, ended: Mapping[str, Any]
+    ) -> StoredResponse | None:
+        """As it is then: whoever came before has the last word."""
+        await self._database.write(lambda connection: front.end_response(connection, found, ended))
+        return await self._read(principal, found.id)
 
     async def delete(self, principal: Principal, response_id: str) -> bool:
         return await self._database.write(

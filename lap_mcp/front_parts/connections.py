@@ -13,6 +13,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -39,6 +40,8 @@ class _Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._buffered = 0
         self._paused = False
+        self._kept: h11.Event | type[h11.PAUSED] | None = None
+        """What came behind the last piece of a body."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -99,6 +102,28 @@ class _Connection(asyncio.Protocol):
                 timer.cancel()
                 self._waiter = None
 
+    async def data(self, silence: float) -> bytes | type[h11.EndOfMessage] | None:
+        """What has come of a body, in one piece: a stream's events are mostly there several at
+        once, and each piece costs a way through everything above.  `None`: it is not a body's.
+
+        Raises: as `event`.
+        """
+        if (event := self._kept) is None:
+            event = await self.event(silence)
+        self._kept = None
+        if not isinstance(event, h11.Data):
+            return h11.EndOfMessage if isinstance(event, h11.EndOfMessage) else None
+        parts = [event.data]
+        # An error behind bytes that are good is told with the next piece.
+        with suppress(h11.RemoteProtocolError):
+            while isinstance(more := self.h11.next_event(), h11.Data):
+                self._taken(len(more.data))
+                parts.append(more.data)
+            if more is not h11.NEED_DATA:
+                assert not isinstance(more, type) or more is h11.PAUSED
+                self._kept = more
+        return b"".join(parts)
+
     def _taken(self, size: int) -> None:
         self._buffered -= size
         if self._buffered < _HIGH // 2:
@@ -115,6 +140,7 @@ class _Connection(asyncio.Protocol):
             return False
         if self.h11.their_state is not h11.DONE:
             return False
+        self._kept = None
         self.h11.start_next_cycle()
         return True
 
@@ -136,12 +162,12 @@ class DirectReply:
         """The body as it comes.  Raises: Unavailable, where it breaks off; TimeoutError."""
         while True:
             try:
-                event = await self._connection.event(self._owner.silence)
+                data = await self._connection.data(self._owner.silence)
             except h11.RemoteProtocolError as error:
                 raise Unavailable(f"{self._owner.where}: the answer broke off") from error
-            if isinstance(event, h11.Data):
-                yield bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage):
+            if isinstance(data, bytes):
+                yield data
+            elif data is h11.EndOfMessage:
                 return
             else:
                 raise Unavailable(f"{self._owner.where}: the answer broke off")

@@ -1,11 +1,13 @@
 """Responses with `background: true`: they go on without their client, and are asked for by id.
 
 Kept in this process while they run; what they came to is in the store.  A server that ends marks
-what still runs as failed.
+what still runs as failed; of one that was killed, whoever asks finds it so, since each is held by
+the process that runs it for as long as that says so.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,7 +16,9 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lap_mcp.errors import LapError
+from lap_mcp.control.front import HELD
+from lap_mcp.errors import LapError, StoreError
+from lap_mcp.front_parts.guarding import WORDS, log_bug
 from lap_mcp.front_parts.http import EventStream, answered
 from lap_mcp.front_parts.upstream import Refused
 from lap_mcp.model import Principal
@@ -23,6 +27,8 @@ from .response_objects import finished, started
 from .responses import Asked, Responding
 from .shared import Shared
 from .wire import ApiError, Json, bad, missing, named_event
+
+logger = logging.getLogger(__name__)
 
 MAX_RUNNING: Final = 32
 """Of everybody together."""
@@ -75,7 +81,9 @@ class Background:
         await responding.prepare()
         work = _Work(request.principal.id, responding, request)
         first = {**self._state(work, "queued"), "status": "queued"}
-        await self._keep(work, first)
+        remembered = (await self._shared.front()).remembered
+        await remembered.keep(await remembered.held(responding.record(first)))
+        responding.held_by = await remembered.me()
         self._make_room()
         self._works[responding.id] = work
         tasks.start_soon(self._run, work)
@@ -93,7 +101,10 @@ class Background:
         try:
             with work.scope:
                 await self._keep(work, self._state(work, "in_progress"))
-                await self._respond(work)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._hold, work)
+                    await self._respond(work)
+                    tasks.cancel_scope.cancel()
             if work.cancelled and not work.forgotten:
                 await self._keep(work, self._state(work, "cancelled"))
         finally:
@@ -105,15 +116,36 @@ class Background:
         await anyio.sleep(KEPT)
         self._works.pop(work.responding.id, None)
 
+    async def _hold(self, work: _Work) -> None:
+        """Say, again and again, that it is run here; end it where it is not ours any more."""
+        remembered = (await self._shared.front()).remembered
+        ours = True
+        while ours:
+            await anyio.sleep(HELD / 3)
+            try:
+                ours = await remembered.hold(work.request.principal, work.responding.id)
+            except StoreError as error:
+                logger.warning("response %s cannot be held: %s", work.responding.id, error)
+        work.cancelled = work.forgotten = True
+        work.scope.cancel()
+
     async def _respond(self, work: _Work) -> None:
         try:
             await work.responding.respond(work)
         except (ApiError, Refused, LapError) as error:
-            failed = self._state(work, "failed")
-            failed["error"] = {"code": "server_error", "message": _words(error)}
-            await self._keep(work, failed)
-            await work.event({"type": "response.failed", "response": failed, "sequence_number": 0})
+            await self._failed(work, _words(error))
+        except Exception as error:
+            log_bug(f"response {work.responding.id}", error)
+            await self._failed(work, WORDS.format(id=work.responding.id))
         work.over.set()
+
+    async def _failed(self, work: _Work, words: str) -> None:
+        failed = self._state(work, "failed")
+        failed["error"] = {"code": "server_error", "message": words}
+        await self._keep(work, failed)
+        number = 1 + max((event.get("sequence_number", 0) for event in work.events), default=-1)
+        told = {"type": "response.failed", "response": failed, "sequence_number": number}
+        await work.event(told)
 
     async def _unfinished(self, work: _Work) -> None:
         failed = self._state(work, "failed")
@@ -123,10 +155,14 @@ class Background:
         }
         await self._keep(work, failed)
 
-    async def cancel(self, response_id: str) -> None:
-        """Returns when it is over.  One that has ended stays as it is."""
+    async def cancel(self, principal: Principal, response_id: str) -> None:
+        """Returns when it is over.  One that has ended stays as it is; one that another process
+        runs ends when that looks for it next."""
         work = self._works.get(response_id)
-        if work is None or work.over.is_set():
+        if work is None:
+            await (await self._shared.front()).remembered.cancel(principal, response_id)
+            return
+        if work.over.is_set():
             return
         work.cancelled = True
         work.scope.cancel()
@@ -170,8 +206,15 @@ class Background:
         return responding.record({}).created_at
 
     async def _keep(self, work: _Work, response: Mapping[str, Any]) -> None:
-        front = await self._shared.front()
-        await front.remembered.keep(work.responding.record(response))
+        remembered = (await self._shared.front()).remembered
+        kept = work.responding.record(response)
+        if kept.running:
+            kept = await remembered.held(kept)
+        try:
+            await remembered.keep(kept, held_by=await remembered.me())
+        except StoreError as error:
+            # Nobody holds it any more in a while, and whoever asks finds that it has failed.
+            logger.warning("response %s cannot be kept: %s", work.responding.id, error)
 
 
 async def _follow(work: _Work, stream: EventStream, first: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from lap_mcp.control.front import FrontDoor
 from lap_mcp.front_parts.driving import Silent, Sink, drive
@@ -31,7 +31,7 @@ class ChatRoutes:
         self._shared = shared
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         return [Route("/v1/chat/completions", handled(self._create), methods=["POST"])]
 
     async def _create(self, request: Request) -> Response:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from lap_mcp.control.containers import MINUTES
 from lap_mcp.front_parts.http import answered, body_of, handled, principal_of
@@ -31,7 +31,7 @@ class ContainerRoutes:
         self._shared = shared
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         return [
             Route("/v1/containers", handled(self._create), methods=["POST"]),
             Route("/v1/containers", handled(self._list), methods=["GET"]),

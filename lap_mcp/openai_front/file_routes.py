@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from lap_mcp.front_parts.http import answered, handled, principal_of
 from lap_mcp.store.front import FrontFile
@@ -29,7 +29,7 @@ class FileRoutes:
         self._shared = shared
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         return [
             Route("/v1/files", handled(self._create), methods=["POST"]),
             Route("/v1/files", handled(self._list), methods=["GET"]),

@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from lap_mcp.config import ModelTable, OpenAITable
 from lap_mcp.control.services import Services
+from lap_mcp.front_parts.guarding import guarded
 from lap_mcp.front_parts.http import answered, handled
 from lap_mcp.front_parts.models import Models
 
@@ -22,7 +23,11 @@ from .container_routes import ContainerRoutes
 from .file_routes import FileRoutes
 from .response_routes import ResponseRoutes
 from .shared import Shared
-from .wire import Json, missing
+from .wire import Json, error_body, missing
+
+
+def _told(words: str, request_id: str) -> tuple[Json, str]:
+    return error_body(500, words), "x-request-id"
 
 
 class OpenAIFront:
@@ -43,9 +48,9 @@ class OpenAIFront:
             yield
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         shared = self.shared
-        return [
+        routes = [
             Route("/v1/models", handled(self._models), methods=["GET"]),
             Route("/v1/models/{name:path}", handled(self._model), methods=["GET"]),
             *ResponseRoutes(shared).routes,
@@ -53,6 +58,7 @@ class OpenAIFront:
             *ContainerRoutes(shared).routes,
             *FileRoutes(shared).routes,
         ]
+        return guarded(routes, _told)
 
     async def _models(self, request: Request) -> Response:
         return answered({"object": "list", "data": await self._listed()})

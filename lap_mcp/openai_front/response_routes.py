@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from lap_mcp.front_parts.http import (
     EventStream,
@@ -26,12 +26,14 @@ from lap_mcp.store.front import StoredResponse
 
 from .agents import AgentResponse
 from .background import Background
+from .plans import OUTPUTS
 from .responses import Asked, Responding, asked, relayed
 from .rewriting import as_input_items
 from .shared import Shared
-from .wire import Json, bad, missing, named_event
+from .wire import Json, bad, mapping, missing, named_event, sequence
 
 _PAGE: Final = 100
+_CALL: Final = "code_interpreter_call"
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
@@ -41,7 +43,7 @@ class ResponseRoutes:
         self._background = Background(shared)
 
     @property
-    def routes(self) -> Sequence[BaseRoute]:
+    def routes(self) -> Sequence[Route]:
         one = "/v1/responses/{id}"
         return [
             Route("/v1/responses", handled(self._create), methods=["POST"]),
@@ -78,11 +80,16 @@ class ResponseRoutes:
     # What is kept ------------------------------------------------------------------------------
 
     async def _get(self, request: Request) -> Response:
+        if request.query_params.get("include_obfuscation") == "true":
+            raise bad(
+                "include_obfuscation: streams of this server have none.", "include_obfuscation"
+            )
         if request.query_params.get("stream") == "true":
             return await self._background.follow(principal_of(request), request)
         found = await self._found(request)
         if found is None:
             return await self._elsewhere(request)
+        _refuse_what_is_not_kept(found.response, _included(request))
         return answered(found.response)
 
     async def _delete(self, request: Request) -> Response:
@@ -99,7 +106,7 @@ class ResponseRoutes:
             return await self._elsewhere(request)
         if found.response.get("background") is not True:
             raise bad("Only a background response can be cancelled.")
-        await self._background.cancel(found.id)
+        await self._background.cancel(principal_of(request), found.id)
         again = await self._found(request)
         return answered((again or found).response)
 
@@ -108,6 +115,8 @@ class ResponseRoutes:
         if found is None:
             return await self._elsewhere(request)
         numbers = itertools.count(1)
+        if included := _included(request):
+            raise bad(f"{included[0][:100]} is not kept of input items here.", "include")
         items = as_input_items(
             found.given, lambda prefix: f"{prefix}_{found.id[5:]}_{next(numbers)}"
         )
@@ -161,6 +170,26 @@ def _answer(responding: Responding, request: Asked) -> Response:
         return await responding.respond()
 
     return Whole(make)
+
+
+def _included(request: Request) -> list[str]:
+    query = request.query_params
+    return [*query.getlist("include"), *query.getlist("include[]")]
+
+
+def _refuse_what_is_not_kept(response: Mapping[str, Any], included: Sequence[str]) -> None:
+    """A response is kept as it was told; what was not asked for then cannot be had later.
+
+    Raises: ApiError."""
+    calls = [i for i in sequence(response.get("output")) if mapping(i).get("type") == _CALL]
+    kept = all(call.get("outputs") is not None for call in calls)
+    for name in included:
+        if name != OUTPUTS or not kept:
+            raise bad(
+                f"{name[:100]} was not kept of this response: ask for it with include when it is "
+                "created.",
+                "include",
+            )
 
 
 def _page(items: Sequence[Any], query: Mapping[str, str]) -> Json:

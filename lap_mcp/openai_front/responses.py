@@ -125,6 +125,8 @@ class Responding:
         self._interpreter: Interpreter | None = None
         self._exchange: Exchange | None = None
         self._now = front.clock.now()
+        self.held_by: str | None = None
+        """The process that has to hold it still, for its end to be kept."""
 
     async def prepare(self) -> None:
         """Find the container and the conversation.  Raises: ApiError."""
@@ -188,7 +190,7 @@ class Responding:
             stored=stored,
         )
         if stored:
-            await self._front.remembered.keep(self.record(result))
+            await self._front.remembered.keep(self.record(result), held_by=self.held_by)
 
     def record(self, result: Mapping[str, Any]) -> StoredResponse:
         request, exchange = self._request, self._exchange

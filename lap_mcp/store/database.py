@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Query = Callable[[Connection], T]
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The newest migration this program knows."""
 
 BUSY_TIMEOUT = 10.0

@@ -79,6 +79,14 @@ class StoredResponse:
     given: Sequence[Any]
     history: Sequence[Any]
     created_at: float
+    held_by: str | None = None
+    """The process that runs it, while it runs in the background."""
+    held_until: float | None = None
+    """When it may be said that this process is gone, unless it puts that off."""
+
+    @property
+    def running(self) -> bool:
+        return self.response.get("status") in ("queued", "in_progress")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,21 +212,50 @@ def _paged(
     return query.order_by(*ordered).limit(page.limit + 1)
 
 
-def keep_response(connection: Connection, kept: StoredResponse) -> None:
-    """New, or in place of an earlier state of it."""
+def keep_response(connection: Connection, kept: StoredResponse, held_by: str | None = None) -> bool:
+    """New, or in place of an earlier state of it.  `held_by`: only while that process holds it;
+    else it is somebody else's by now, or deleted, and stays as it is: false."""
     values = {
         **asdict(kept),
         "response": _text(kept.response),
         "given": _text(list(kept.given)),
         "history": _text(list(kept.history)),
     }
-    known = connection.execute(
-        responses.update()
-        .where(responses.c.id == kept.id, responses.c.principal == kept.principal)
-        .values(**values)
-    )
-    if known.rowcount == 0:
+    mine = _mine(kept.principal, kept.id, held_by)
+    if connection.execute(responses.update().where(mine).values(**values)).rowcount:
+        return True
+    if held_by is None:
         connection.execute(responses.insert().values(**values))
+    return held_by is None
+
+
+def _mine(principal: str, id_: str, held_by: str | None) -> sa.ColumnElement[bool]:
+    mine = sa.and_(responses.c.id == id_, responses.c.principal == principal)
+    return mine if held_by is None else sa.and_(mine, responses.c.held_by == held_by)
+
+
+def hold_response(
+    connection: Connection, principal: str, id_: str, held_by: str, until: float
+) -> bool:
+    """Put off when its holder counts as gone; false where that holds it no longer."""
+    changed = connection.execute(
+        responses.update().where(_mine(principal, id_, held_by)).values(held_until=until)
+    )
+    return changed.rowcount > 0
+
+
+def end_response(connection: Connection, found: StoredResponse, ended: Mapping[str, Any]) -> bool:
+    """End it in place of its holder; false where it has changed since it was read."""
+    held = responses.c.held_by, responses.c.held_until
+    same = [column.is_not_distinct_from(value) for column, value in zip(
+        held, (found.held_by, found.held_until), strict=True
+    )]  # fmt: skip
+    changed = connection.execute(
+        responses.update()
+        .where(_mine(found.principal, found.id, None), *same)
+        .values(response=_text(ended), held_by=None, held_until=None)
+    )
+    return changed.rowcount > 0
 
 
 def response(connection: Connection, principal: str, id_: str) -> StoredResponse | None:

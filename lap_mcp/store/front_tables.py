@@ -59,8 +59,11 @@ responses = Table(
     Column("given", Text, nullable=False),
     Column("history", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("held_by", String(300)),
+    Column("held_until", Double),
 )
-"""`given`: the items the client sent; `history`: the whole conversation in upstream form."""
+"""`given`: the items the client sent; `history`: the whole conversation in upstream form.  One that
+still runs is held by the process that runs it, for as long as that says so."""
 Index("front_responses_by_age", responses.c.created_at)
 
 calls = Table(

@@ -62,6 +62,59 @@ async def test_a_list_of_files_is_paged(tmp_path: Path) -> None:
     assert sorted(listed) == sorted(each.id for each in made)
 
 
+async def test_files_are_listed_by_id_and_by_container(tmp_path: Path) -> None:
+    upstream = Upstream([python("write a.txt 1")], [Say("ok")])
+    async with serving(upstream, tmp_path) as f:
+        files = f.client().beta.files
+        made = [(await files.upload(file=(f"{n}.txt", b"x"))).id for n in range(3)]
+        listed = await files.list(ids=[made[2], "file_nobody", made[0], made[2]])
+        assert [each.id for each in listed.data] == [made[2], made[0]]
+        message = await ask(f, "go")
+        scope = await files.list(scope_id=message.container.id)
+        assert [each.filename for each in scope.data] == ["a.txt"]
+        assert [each async for each in files.list(scope_id="ses_nobody")] == []
+        assert [e async for e in f.client(BOB_KEY).beta.files.list(ids=made)] == []
+        theirs = f.client(BOB_KEY).beta.files.list(scope_id=message.container.id)
+        assert [each async for each in theirs] == []
+        for wrong in ({"ids": made, "limit": 2}, {"ids": [str(n) for n in range(101)]}):
+            with pytest.raises(anthropic.BadRequestError, match="ids"):
+                await files.list(**wrong)  # type: ignore[arg-type]
+
+
+async def test_an_upload_expires_when_its_client_said_so(tmp_path: Path) -> None:
+    async with serving(Upstream(), tmp_path) as f:
+        files = f.client().beta.files
+        file: Any = await files.upload(file=("a.txt", b"x"), expires_in_seconds=3600)
+        assert (file.expires_at - file.created_at).total_seconds() == 3600
+        for wrong in (3599, 7_776_001):
+            with pytest.raises(anthropic.BadRequestError, match="expires_in_seconds"):
+                await files.upload(file=("a.txt", b"x"), expires_in_seconds=wrong)
+
+
+async def test_nothing_that_a_client_says_is_taken_and_ignored(tmp_path: Path) -> None:
+    """What is not served is refused in words, on every route."""
+    async with serving(Upstream(), tmp_path) as f:
+        client = f.client()
+        for doing in (
+            client.beta.files.list(extra_query={"purpose": "x"}),
+            client.models.list(extra_query={"order": "asc"}),
+            client.beta.files.upload(file=("a", b"x"), extra_query={"purpose": "x"}),
+            client.beta.files.upload(file=("a", b"x"), extra_body={"purpose": "x"}),
+        ):
+            with pytest.raises(anthropic.BadRequestError, match="there is no such"):
+                await doing
+        headers = {"anthropic-workspace-id": "wrkspc_1"}
+        for path in ("/v1/messages", "/v1/files"):
+            with pytest.raises(anthropic.BadRequestError, match="anthropic-workspace-id"):
+                await client.post(path, body={}, cast_to=object, options={"headers": headers})
+        assert (await client.models.list(limit=1)).data[0].id == "claude-test"
+        assert (await client.models.list(after_id="claude-test")).data == []
+        assert (await client.models.list(lifecycle=["retired"])).data == []
+        with pytest.raises(anthropic.BadRequestError, match="limit"):
+            await client.models.list(limit=0)
+    assert f.upstream.asked == []
+
+
 async def test_a_container_is_used_again_with_its_files(tmp_path: Path) -> None:
     upstream = Upstream([python("write a.txt 1")], [Say("ok")], [python("say 2")], [Say("ok")])
     async with serving(upstream, tmp_path) as f:

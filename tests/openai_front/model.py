@@ -85,7 +85,14 @@ class Stopped:
     reason: str = "max_output_tokens"
 
 
-Part = Say | Think | Code | Call | Break | Oops | Hang | Stopped
+@dataclass(frozen=True)
+class Wait:
+    """Nothing comes for so many seconds."""
+
+    seconds: float
+
+
+Part = Say | Think | Code | Call | Break | Oops | Hang | Stopped | Wait
 Turn = Sequence[Part] | Status
 USAGE = {
     "input_tokens": 10,
@@ -142,6 +149,7 @@ class Model:
             return JSONResponse(turn.body, turn.status, headers=turn.headers)
         events = list(self._events(body, turn))
         if self.whole or not body.get("stream"):
+            await asyncio.sleep(sum(part.seconds for part in turn if isinstance(part, Wait)))
             return JSONResponse(events[-1]["response"], headers={"x-request-id": "req_1"})
         return self._streamed(self._named(events), turn)
 
@@ -153,12 +161,15 @@ class Model:
             return JSONResponse(self._completion(body, turn))
         return self._streamed(self._chunks(body, turn), turn)
 
-    def _streamed(self, frames: Iterator[str], turn: Sequence[Part]) -> Response:
+    def _streamed(self, frames: Iterator[str | float], turn: Sequence[Part]) -> Response:
         async def stream() -> AsyncIterator[str]:
             self.open += 1
             try:
                 for frame in frames:
-                    yield frame
+                    if isinstance(frame, str):
+                        yield frame
+                    else:
+                        await asyncio.sleep(frame)
                 if any(isinstance(part, Hang) for part in turn):
                     await asyncio.sleep(3600)
                 if any(isinstance(part, Break) for part in turn):
@@ -171,8 +182,11 @@ class Model:
 
     # Responses ---------------------------------------------------------------------------------
 
-    def _named(self, events: Sequence[Json]) -> Iterator[str]:
+    def _named(self, events: Sequence[Json]) -> Iterator[str | float]:
         for event in events:
+            if event["type"] == "wait":
+                yield event["seconds"]
+                continue
             yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
 
     def _events(self, body: Json, turn: Sequence[Part]) -> Iterator[Json]:
@@ -204,6 +218,9 @@ class Model:
                 return
             if isinstance(part, Stopped):
                 status, told = "incomplete", {"incomplete_details": {"reason": part.reason}}
+                continue
+            if isinstance(part, Wait):
+                yield {"type": "wait", "seconds": part.seconds}
                 continue
             item = self._item(body, part)
             yield from self._item_events(len(output), item)
@@ -276,7 +293,7 @@ class Model:
 
     # Chat --------------------------------------------------------------------------------------
 
-    def _chunks(self, body: Json, turn: Sequence[Part]) -> Iterator[str]:
+    def _chunks(self, body: Json, turn: Sequence[Part]) -> Iterator[str | float]:
         base = {
             "id": f"chatcmpl-{next(self._ids)}",
             "object": "chat.completion.chunk",

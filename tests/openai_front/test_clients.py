@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +20,13 @@ from agents import (
     function_tool,
 )
 
+from tests.capabilities import ROOT
+from tests.conformance import suite
 from tests.openai_front.fronting import ALICE_KEY, TOOL, fronted
 from tests.openai_front.model import Call, Code, Model, Say, Think
 
 pytestmark = pytest.mark.anyio
 
-NODE_MODULES = Path(__file__).resolve().parent.parent.parent / "node_modules"
 OUTPUTS = "code_interpreter_call.outputs"
 QUIET = RunConfig(tracing_disabled=True)
 
@@ -105,20 +105,18 @@ console.log(JSON.stringify({ text: whole.output_text, same: final.output_text, k
 """
 
 
+@pytest.mark.conformance
 async def test_the_official_npm_client_reads_every_answer(tmp_path: Path) -> None:
     """Its stream helper refuses events that it does not know, so there are none by default."""
-    node = shutil.which("node")
-    if node is None or not (NODE_MODULES / "openai").is_dir():
-        pytest.skip("needs Node and `npm install --no-save openai` in the checkout")
-    folder = NODE_MODULES / ".lap-test"
-    folder.mkdir(exist_ok=True)
-    script = folder / "client.mjs"
+    (tmp_path / "node_modules").symlink_to(suite.CACHE / "node_modules")
+    script = tmp_path / "client.mjs"
     script.write_text(SCRIPT)
+    run = [str(suite.node()), "--preserve-symlinks", "--preserve-symlinks-main", str(script)]
     turns: list[Any] = [[Code("say hi\nwrite a.csv 1")], [Say("see [a](sandbox:/mnt/data/a.csv)")]]
     async with fronted(Model(*turns, *turns), tmp_path) as f:
         with anyio.fail_after(60):
             done = await anyio.run_process(
-                [node, str(script), f"{f.url}/v1", ALICE_KEY], check=False, stderr=subprocess.PIPE
+                [*run, f"{f.url}/v1", ALICE_KEY], check=False, stderr=subprocess.PIPE
             )
     assert done.returncode == 0, done.stderr.decode()
     said = json.loads(done.stdout)
@@ -145,7 +143,7 @@ async def test_the_example_runs_and_saves_what_the_answer_links(tmp_path: Path) 
         [Code("say 42\nplot\nwrite monthly.csv 1,2")],
         [Say("see [totals](sandbox:/mnt/data/monthly.csv)")],
     )
-    example = NODE_MODULES.parent / "examples" / "openai_sdk" / "analysis.py"
+    example = ROOT / "examples" / "openai_sdk" / "analysis.py"
     async with fronted(model, tmp_path) as f:
         environ = {"OPENAI_BASE_URL": f"{f.url}/v1", "OPENAI_API_KEY": ALICE_KEY, "PATH": ""}
         with anyio.fail_after(60):

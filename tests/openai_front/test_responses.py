@@ -432,6 +432,26 @@ async def test_without_store_nothing_can_be_retrieved(tmp_path: Path, api: str) 
             await f.client().responses.retrieve(answer.id)
 
 
+async def test_outputs_are_had_later_only_if_they_were_asked_for_at_first(tmp_path: Path) -> None:
+    model = Model([Code("say 1")], [Say("ok")], [Code("say 1")], [Say("ok")])
+    include: Any = ["code_interpreter_call.outputs"]
+    async with fronted(model, tmp_path) as f:
+        responses = f.client().responses
+        kept = await responses.create(model="gpt-test", input="go", tools=[TOOL], include=include)  # type: ignore[list-item]
+        plain = await responses.create(model="gpt-test", input="go", tools=[TOOL])  # type: ignore[list-item]
+        again: Any = await responses.retrieve(kept.id, include=include)
+        assert again.output[0].outputs[0].logs == "1"
+        assert (await responses.retrieve(plain.id)).output_text == "ok"
+        for doing in (
+            responses.retrieve(plain.id, include=include),
+            responses.retrieve(kept.id, include=["reasoning.encrypted_content"]),
+            responses.retrieve(kept.id, include_obfuscation=True),
+            responses.input_items.list(kept.id, include=include),
+        ):
+            with pytest.raises(openai.BadRequestError, match="kept|obfuscation"):
+                await doing
+
+
 async def test_a_deleted_response_is_gone(tmp_path: Path) -> None:
     tables = {"a": {}, "b": {}}
     async with fronted(
