@@ -59,6 +59,15 @@ SCOPE_KEY = "lap.principal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What a runtime may be given; None: as much as comes."""
+
+    max_turns: int | None = None
+    """Turns at once."""
+    turns_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
     """One registered, invocable agent."""
 
@@ -79,6 +88,8 @@ class Agent:
     """Seconds that a turn may take."""
     silence: float = 600
     """Seconds without a byte before a re-attach or an end."""
+    pace: Pace = Pace()
+    """Of its runtime: all its agents share it."""
     model_may_answer: bool = False
     """`answer_question` from a model may decide this agent's approvals."""
     cancel_on_disconnect: bool = False

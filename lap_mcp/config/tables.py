@@ -91,6 +91,12 @@ class RuntimeTable(Table):
     """How long a turn of its agents may take."""
     silence: Duration = 600.0
     """How long a turn may be without a byte before it is attached again or ended."""
+    max_turns: int | None = Field(None, ge=1, le=10_000)
+    """Turns of its agents that run at once; others wait, first come, first served.  Unset: as many
+    as `[limits]` lets through."""
+    turns_per_minute: int | None = Field(None, ge=1, le=10_000)
+    """Turns of its agents that begin within a minute; others wait, or are refused where that would
+    take them past their deadline."""
     settings: Mapping[str, Any] = Field(default_factory=dict)
 
 

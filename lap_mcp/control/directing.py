@@ -42,7 +42,7 @@ async def cancel(runner: Runner, outcome: Literal["cancelled", "expired"] = "can
     except StoreError:
         runner.ending = ""  # so that it can be asked for again
         raise
-    if runner.runtime is not None:
+    if runner.runtime is not None and not runner.intake.waiting:
         remote = runner.runtime.capabilities.cancel == "remote"
         if remote:
             await until(lambda: bool(runner.intake.ref) or runner.ended.is_set(), _REF_WAIT)

@@ -12,13 +12,19 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass, replace
 
 import anyio
-from lap_runtimes.base import Done, Event, Ref, Runtime, Turn
+from lap_runtimes.base import Done, Event, Progress, Ref, Runtime, Turn
 from lap_runtimes.errors import RuntimeFailure
 
 from lap_mcp.model import Agent
 
 BACKOFF = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 """Seconds before each further attempt to re-attach; any event starts it over."""
+
+_REFUSALS = 3
+"""How often a start that was refused for its pace is made again …"""
+_LONGEST_PAUSE = 120.0
+"""… and the longest that is waited for it, in seconds: a runtime that asks for more is obeyed by
+ending the turn, in words."""
 
 _HOPELESS = frozenset({"auth", "not_found", "gone", "invalid", "unsupported"})
 """Failures that another attempt would only repeat."""
@@ -61,7 +67,7 @@ async def _events(job: Job) -> AsyncGenerator[Event, None]:
     position = _Position(job)
     attempts = farthest = 0
     while True:
-        came = 0
+        came, asked = 0, 0.0
         try:
             async with aclosing(position.read()) as events:
                 async for event in events:
@@ -79,11 +85,14 @@ async def _events(job: Job) -> AsyncGenerator[Event, None]:
             if position.final(failure):
                 yield failed(failure)
                 return
-            how = failure.message
+            how, asked = failure.message, failure.retry_after or 0.0
         if position.hopeless or attempts >= len(BACKOFF):
             yield Done(outcome="failed", error=position.words(job, how))
             return
-        await anyio.sleep(BACKOFF[attempts])
+        pause = max(BACKOFF[attempts], asked)
+        if asked:
+            yield Progress(text=f"{job.agent.runtime} asks to wait {asked:g} s: {how}")
+        await anyio.sleep(pause)
         attempts += 1
         position.again()
         yield Replayed()
@@ -99,6 +108,7 @@ class _Position:
         self._attach = job.attach
         self._begun = job.attach
         """The runtime has, as far as we know, taken the prompt and said how to find it."""
+        self._refused = 0
 
     async def read(self) -> AsyncGenerator[Event, None]:
         job = self._job
@@ -124,9 +134,17 @@ class _Position:
 
     def final(self, failure: RuntimeFailure) -> bool:
         """No further attempt makes sense, or the first start failed before anything ran."""
-        return failure.kind in _HOPELESS or (not self._begun and not self._repeatable(failure))
+        return (
+            failure.kind in _HOPELESS
+            or _too_long(failure.retry_after)
+            or (not self._begun and not self._repeatable(failure))
+        )
 
     def _repeatable(self, failure: RuntimeFailure) -> bool:
+        if failure.kind in ("rate_limited", "overloaded"):
+            self._refused += 1
+            if self._refused > _REFUSALS:
+                return False
         return failure.sent and self._job.runtime.capabilities.idempotent_start
 
     @property
@@ -146,6 +164,14 @@ class _Position:
         if job.runtime.capabilities.attach == "none":
             return f"{where}. This runtime cannot resume a lost stream; what came is kept."
         return f"{where}. Re-attaching failed {len(BACKOFF)} times; what came is kept."
+
+
+def _too_long(retry_after: float | None) -> bool:
+    """The runtime asks for a pause that we, or the turn's deadline, do not allow."""
+    if retry_after is None:
+        return False
+    left = anyio.current_effective_deadline() - anyio.current_time()
+    return retry_after > _LONGEST_PAUSE or retry_after >= left
 
 
 def _verb(how: str) -> bool:

@@ -24,6 +24,7 @@ from lap_mcp.store.turns import Phase
 from .driving import Replayed
 from .leased import Leased
 from .naming import safe_file_name
+from .pacing import Goes, Waits
 from .recording import recorded
 from .storable import MAX_ID, short_id
 
@@ -45,6 +46,8 @@ class Intake:
         self._finished: set[str] = set()
         """Messages of this turn whose deltas, if a replay brings them again, say nothing new."""
         self.ref: base.Ref = {}
+        self.waiting = False
+        """Nothing was sent yet: the turn waits for its runtime."""
         self._in_stream = False
 
     def begin(self, ref: base.Ref, finished: Collection[str], *, in_stream: bool) -> None:
@@ -55,6 +58,7 @@ class Intake:
             in_stream: the runtime's questions leave its stream open.
         """
         self.ref = ref
+        self.waiting = False
         self._finished = set(finished)
         self._in_stream = in_stream
 
@@ -76,6 +80,8 @@ class Intake:
             case Replayed():
                 self._held.clear()
                 self._leased.live.restart()
+            case Waits() | Goes():
+                await self._waits(event)
             case base.Heartbeat():
                 pass
             case _:
@@ -90,6 +96,16 @@ class Intake:
                 self._leased.turn_id, kind, message_id, self._scrubber.text(text)
             )
         self._held.clear()
+
+    async def _waits(self, event: Waits | Goes) -> None:
+        """Nothing was sent, or something is about to be: stored, for whoever takes this over."""
+        waits = isinstance(event, Waits)
+        if waits != self.waiting:
+            self.waiting = waits
+            phase = Phase.STORED if waits else Phase.SENT
+            await self._leased.append([], Progress(phase=phase))
+        if isinstance(event, Waits):
+            self._leased.live.progress(self._leased.turn_id, event.text)
 
     async def moved(self, event: base.Event) -> None:
         """Keep the event's `ref` and `cursor`, if it has any."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from lap_mcp.config import AgentTable, Config, RuntimeTable, as_problem
-from lap_mcp.model import Agent, Problem
+from lap_mcp.model import Agent, Pace, Problem
 
 from .catalogue import CatalogueRow
 from .cleaning import attributed
@@ -109,6 +109,7 @@ class _Merger:
                 pinned=table.pinned,
                 deadline=table.deadline or deadline,
                 silence=table.silence or silence,
+                pace=_pace(runtime),
                 model_may_answer=table.model_may_answer,
                 cancel_on_disconnect=table.cancel_on_disconnect,
             )
@@ -140,7 +141,8 @@ class _Merger:
         if other is not None or shadows(row.name):
             self._hidden_row(row, other)
             return
-        deadline, silence = _times(self._config.runtimes.get(row.runtime))
+        runtime = self._config.runtimes.get(row.runtime)
+        deadline, silence = _times(runtime)
         theirs = bool(row.words.digest)
         self._registered[(row.runtime, row.ref)] = row.name
         self._add(
@@ -155,6 +157,7 @@ class _Merger:
                 pinned=row.pinned,
                 deadline=deadline,
                 silence=silence,
+                pace=_pace(runtime),
             )
         )
         self._note_pending(row)
@@ -199,3 +202,9 @@ class _Merger:
 
 def _times(table: RuntimeTable | None) -> tuple[float, float]:
     return (table.deadline, table.silence) if table else (24 * 3600.0, 600.0)
+
+
+def _pace(table: RuntimeTable | None) -> Pace:
+    if table is None:
+        return Pace()
+    return Pace(max_turns=table.max_turns, turns_per_minute=table.turns_per_minute)

@@ -22,6 +22,7 @@ from .driving import Drive, drive
 from .engine import Engine, Runtimes, SessionLimits
 from .live import Hub
 from .nested import Nested
+from .pacing import paced
 from .prompt_files import GivenFiles
 from .runners import Runners, owner_id
 from .sessions import Sessions
@@ -69,7 +70,7 @@ async def open_sessions(
             clock=chosen.clock,
             owner=owner_id(),
             limits=chosen.limits,
-            drive=chosen.drive,
+            drive=paced(chosen.drive),
             hub=Hub(),
             spawn=_spawner(tasks),
             nested=chosen.nested,

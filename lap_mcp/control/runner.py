@@ -231,10 +231,16 @@ class Runner:
             return await self._end(self.ending, self.complaint or None)
         note = await self.tell_to_stop(self.engine.limits.cancel_wait)
         words = f"The turn took longer than its deadline of {job.agent.deadline:g} s. {note}"
+        if self.intake.waiting:
+            words += f"It waited for the runtime {job.agent.runtime}, and nothing was sent."
         return await self._end("expired", words.strip())
 
     async def _leave(self, job: Job) -> str | None:
         """The server stops: a turn that goes on without us is left for the next process."""
+        if self.intake.waiting:
+            # Nothing was sent: whoever takes the session over starts it.
+            await self.leased.write(lambda connection: free(connection, self.leased.lease))
+            return None
         capabilities = job.runtime.capabilities
         goes_on = capabilities.on_disconnect == "continues" and capabilities.attach != "none"
         record = await self._record()
@@ -251,7 +257,7 @@ class Runner:
 
     async def tell_to_stop(self, timeout: float) -> str:
         """Use the runtime's own verb; words on what went wrong, or none."""
-        if self.runtime is None:
+        if self.runtime is None or self.intake.waiting:
             return ""
         return await tell_to_stop(self.runtime, self.intake.ref, timeout)
 
@@ -322,7 +328,7 @@ def continuation(record: TurnRecord, job: Job) -> Job | str:
     capabilities = job.runtime.capabilities
     if record.phase == Phase.BEGUN and capabilities.attach != "none":
         return job.attached()
-    if capabilities.idempotent_start:
+    if capabilities.idempotent_start or record.phase == Phase.STORED:
         return job
     if record.phase == Phase.SENT:
         return (

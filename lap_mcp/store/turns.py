@@ -27,7 +27,7 @@ class Phase(IntEnum):
     """How far the current start of a turn has come."""
 
     STORED = 0
-    """It waits for its turn."""
+    """It waits, and nothing was sent: behind other turns of its session, or for its runtime."""
     SENT = 1
     """It runs: bytes may have reached the runtime.  Noted with the start itself, which saves each
     turn a transaction; a process killed in the moment between leaves words that are too careful."""

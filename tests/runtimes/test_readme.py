@@ -10,6 +10,7 @@ import pytest
 from lap_runtimes.base import Capabilities
 from lap_runtimes.kinds import EXTRAS, known, load
 
+from lap_mcp.config import RuntimeTable
 from tests.capabilities import ROOT
 
 README = (ROOT / "runtimes" / "README.md").read_text(encoding="utf-8")
@@ -144,7 +145,7 @@ def test_every_kind_has_a_page_and_an_example_that_is_valid(kind: str) -> None:
     }
     assert {settings["kind"] for settings in tables.values()} == {kind}
     for settings in tables.values():
-        control = {"kind", "discover", "include", "exclude", "trust", "deadline", "silence"}
+        control = set(RuntimeTable.model_fields) - {"settings"}
         adapter = load(kind)
         own = {key: value for key, value in settings.items() if key not in control}
         adapter(adapter.Config.model_validate(own, context=context))
