@@ -9,9 +9,12 @@ container, a security module forbids it) the attached streams are used, and it i
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import secrets
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -30,6 +33,9 @@ INSIDE = f"{TARGET}/{_NAME}"
 """… and the socket in it."""
 _STALE_SECONDS = 600.0
 """Longer than any container takes to start."""
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.ENOBUFS)
+
+logger = logging.getLogger(__name__)
 
 
 class Meeting:
@@ -40,9 +46,9 @@ class Meeting:
         self._folder = folder
         self._given_up = given_up
         self._path = folder / _NAME
-        folder.mkdir()
         self._listening = socket.socket(socket.AF_UNIX)
         try:
+            folder.mkdir()
             folder.chmod(0o755)  # whatever the umask
             self._listening.bind(str(self._path))
             # The sandbox has a uid of its own; the folder above lets nobody else get here.
@@ -79,25 +85,32 @@ class Meeting:
 
 
 class Meetings:
-    """Makes meetings in a folder that nobody else may enter, until one was in vain."""
+    """Makes meetings in a folder that nobody else may enter, until it is known to be in vain."""
 
     def __init__(self, runtime_folder: str | None) -> None:
         """`runtime_folder`: `XDG_RUNTIME_DIR`, where there is one."""
-        self._above = Path(runtime_folder or tempfile.gettempdir())
+        self._runtime_folder = runtime_folder
         self.useful = sys.platform == "linux"
-        """No attempt failed so far."""
+        """Nothing was found so far that will not change."""
 
     def new(self) -> Meeting | None:
-        """`None` where this cannot be."""
+        """`None` where this cannot be, now or ever."""
         if not self.useful:
             return None
         try:
-            return Meeting(self._house() / secrets.token_hex(8), self.stop)
-        except OSError:
-            self.stop()
+            return Meeting(self._house() / secrets.token_hex(8), self._unreachable)
+        except OSError as error:
+            if error.errno not in _PASSING:
+                self.stop(str(error))
             return None
 
-    def stop(self) -> None:
+    def _unreachable(self) -> None:
+        self.stop("a container cannot reach it")
+
+    def stop(self, why: str) -> None:
+        """It will not be tried again."""
+        if self.useful:
+            logger.info("sandboxes do without a socket of their own: %s", why)
         self.useful = False
 
     def _house(self) -> Path:
@@ -105,13 +118,23 @@ class Meetings:
         Raises:
             OSError: somebody else was there first.
         """
-        house = self._above / f"lap-mcp-{os.getuid()}"
+        house = self._above() / f"lap-mcp-{os.getuid()}"
         house.mkdir(mode=0o700, exist_ok=True)
         status = house.lstat()
         if house.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
             raise PermissionError(f"{house} is not this user's alone")
         self._sweep(house)
         return house
+
+    def _above(self) -> Path:
+        """The runtime folder, where it is this user's alone; under `sudo -E` it is another's."""
+        given = Path(self._runtime_folder or "")
+        with contextlib.suppress(OSError):
+            status = given.lstat()
+            own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            if given.is_absolute() and own and not status.st_mode & 0o022:
+                return given
+        return Path(tempfile.gettempdir())
 
     def _sweep(self, house: Path) -> None:
         """What a server left that was killed while a container started."""

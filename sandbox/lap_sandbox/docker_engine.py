@@ -28,6 +28,7 @@ from lap_sandbox.engine import (
     Attached,
     BuildFailed,
     BuildRequest,
+    EngineRefused,
     Facts,
     Found,
     describe_error,
@@ -86,9 +87,7 @@ class DockerEngine:
             self._forget(client)
             raise LauncherUnavailable(f"{ENGINE_DOWN} ({_short(error)})", remedy=INSTALL) from None
         except docker.errors.DockerException as error:
-            raise LauncherUnavailable(
-                f"The container engine refused: {describe_error(error)}"
-            ) from None
+            raise EngineRefused(f"The container engine refused: {describe_error(error)}") from None
 
     def _work(self, client: Any, work: Callable[[Any], T]) -> T:
         """Blocks.  A client that was given up meanwhile has connected anew for this: it is closed

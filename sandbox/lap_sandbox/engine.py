@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from lap_sandbox.base import Limits
 from lap_sandbox.direct import Meeting
+from lap_sandbox.errors import LauncherUnavailable
 from lap_sandbox.hardening import Placement
 from lap_sandbox.link import Demultiplexer, Streams
 
@@ -122,6 +123,10 @@ class Engine(Protocol):
     async def containers(self, label: str) -> Sequence[Found]: ...
 
     async def aclose(self) -> None: ...
+
+
+class EngineRefused(LauncherUnavailable):
+    """The engine is there, and will not do it."""
 
 
 class BuildFailed(Exception):

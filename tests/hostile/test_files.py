@@ -125,3 +125,17 @@ async def test_49_names_are_escaped_where_they_are_reported(sandbox: Sandbox) ->
     assert len(execution.files) == 2
     gone = "import os; [os.unlink(n) for n in os.listdir(b'.') if os.path.isfile(n)];"
     assert await value(sandbox, gone) is None
+
+
+async def test_44_names_that_are_long_on_the_wire_cost_neither_the_cell_nor_the_listing(
+    sandbox: Sandbox,
+) -> None:
+    code = (
+        "import os, shutil\nname = '\\U0001f600' * 60\ndeep = '/'.join([name] * 15)\n"
+        "os.makedirs(deep)\nfor n in range(9): open(f'{deep}/{n}', 'w').close()\n'made'"
+    )
+    execution = await run(sandbox, code)
+    assert (execution.status, execution.value) == ("ok", "'made'")
+    assert len(execution.files) + execution.files_more >= 1
+    assert len(await sandbox.list()) == 9
+    assert await value(sandbox, "shutil.rmtree(name)") is None

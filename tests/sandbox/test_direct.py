@@ -3,6 +3,7 @@ gone once it has been used."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -11,16 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lap_sandbox import direct
+from lap_sandbox import direct, starting
 from lap_sandbox.base import Mount, Sandbox
 from lap_sandbox.direct import INSIDE, Meeting, Meetings
 from lap_sandbox.docker_engine import DockerLauncher
+from lap_sandbox.engine import Attached, EngineRefused, Facts
+from lap_sandbox.errors import LauncherUnavailable
+from lap_sandbox.hardening import Placement
 
 from tests.sandbox.conftest import MakeLauncher
 from tests.sandbox.engine_view import docker, inspect
 from tests.sandbox.pool import SMALL
 from tests.waiting import eventually_async
 
+FACTS = Facts(
+    address="unix:///nowhere.sock", how="", version="", components={}, security=(),
+    cgroup_version="1", runtimes=(),
+)  # fmt: skip
+PLACEMENT = Placement(image="i", runtime=None, apparmor=False, small_uids=False, labels={})
 KNOCK = f"import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect({INSIDE!r})"
 
 
@@ -87,6 +96,39 @@ def test_only_one_comes(meetings: Meetings) -> None:
         meeting.close()
         with pytest.raises(FileNotFoundError):
             second.connect(str(path))
+
+
+def test_what_passes_is_no_reason_to_do_without(
+    meetings: Meetings, above: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*arguments: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(direct.socket, "socket", none_left)
+        assert meetings.new() is None
+    assert meetings.useful
+    assert list(house(above).iterdir()) == []
+    meeting = meetings.new()
+    assert meeting is not None
+    meeting.close()
+
+
+@pytest.mark.parametrize("given", ["relative", "open to all", "not there"])
+def test_a_runtime_folder_that_is_not_this_users_alone_is_not_used(
+    above: Path, tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct.tempfile, "gettempdir", lambda: str(above))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relative").mkdir()
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    folders = {"relative": "relative", "open to all": str(shared), "not there": "/not/there"}
+    meeting = Meetings(folders[given]).new()
+    assert meeting is not None
+    assert meeting.mount.source.parent == house(above)
+    meeting.close()
 
 
 # -- on a real engine
@@ -193,3 +235,46 @@ async def test_the_end_of_the_container_is_seen(make_launcher: MakeLauncher) -> 
     assert is_direct(sandbox)
     docker("kill", sandbox.container_id)  # type: ignore[attr-defined]
     await eventually_async(lambda: not sandbox.alive)
+
+
+@pytest.mark.anyio
+async def test_only_a_refusal_is_a_reason_to_try_without(above: Path) -> None:
+    tried: list[bool] = []
+
+    async def down(placement: Placement) -> Attached:
+        tried.append(placement.host_socket is not None)
+        raise LauncherUnavailable("The container engine does not answer.")
+
+    meetings = Meetings(str(above))
+    with pytest.raises(LauncherUnavailable):
+        await starting.start(meetings, FACTS, PLACEMENT, down)
+    assert tried == [True]
+    assert meetings.useful
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("words", "useful"),
+    [
+        ("bind source path does not exist: {folder}", False),
+        ("invalid mount config", False),
+        ("busy", True),
+    ],
+)
+async def test_only_what_is_said_of_the_mount_is_remembered(
+    above: Path, words: str, useful: bool
+) -> None:
+    tried: list[bool] = []
+
+    async def refuses(placement: Placement) -> Attached:
+        tried.append(placement.host_socket is not None)
+        raise EngineRefused(
+            words.format(folder=placement.mounts[0].source if placement.mounts else "")
+        )
+
+    meetings = Meetings(str(above))
+    with pytest.raises(EngineRefused):
+        await starting.start(meetings, FACTS, PLACEMENT, refuses)
+    assert tried == [True, False]
+    assert meetings.useful is useful
+    assert not list(house(above).iterdir())

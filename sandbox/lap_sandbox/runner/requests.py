@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lap_sandbox.runner import files, wire
 from lap_sandbox.runner.printed import Printed
@@ -12,6 +12,7 @@ from lap_sandbox.runner.wire import Frame, Kind
 
 LISTED = 20_000
 _PAGE_BYTES = 48 * 1024
+"""Of descriptions of files in one header, which holds little more."""
 
 Send = Callable[..., None]
 
@@ -124,13 +125,17 @@ class Requests:
         found, more = self._tree.scan(LISTED, seconds=0.5)
         infos = [found[path].describe() for path in sorted(found)[:limit]]
         page: list[dict[str, object]] = []
-        size = 0
+        room = _PAGE_BYTES
         for info in infos:
-            page.append(info)
-            size += 6 * len(str(info["path"])) + 80
-            if size > _PAGE_BYTES:
+            size = _encoded(info)
+            if size > room:
                 self._send(Kind.DATA, frame.id, {"files": page})
-                page, size = [], 0
+                page, room = [], _PAGE_BYTES
+            if size <= room:
+                page.append(info)
+                room -= size
+            else:
+                more = True
         self._send(Kind.REPLY, frame.id, {"files": page, "more": more or len(found) > limit})
 
     def _delete(self, frame: Frame) -> None:
@@ -152,8 +157,15 @@ class Requests:
         infos: list[dict[str, object]] = []
         room = _PAGE_BYTES
         for seen in news[:limit]:
-            room -= 6 * len(seen.path) + 80
+            info = seen.describe()
+            room -= _encoded(info)
             if room < 0:
                 break
-            infos.append(seen.describe())
+            infos.append(info)
         return infos, more or len(infos) < len(news)
+
+
+def _encoded(info: Mapping[str, object]) -> int:
+    """Bytes of it in a header, with what stands between two.  To be counted: an emoji in a name
+    takes twelve."""
+    return len(wire.header_bytes(info)) + 1
