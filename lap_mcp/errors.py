@@ -8,6 +8,7 @@
       Unavailable       a part is not there now: engine down, runtime unreachable, image building
       ConfigError       file, line, key, what is wrong, what to write instead
       StoreError        the store cannot be used: newer schema, disk full, locked
+        StoreUncertain  it may have been written, or not
       LeaseLost         another process drives this session now (never reaches a user)
 
 Every message says what happened and why; `remedy` says the exact thing to do.
@@ -65,6 +66,11 @@ class ConfigError(LapError):
 
 class StoreError(LapError):
     code = "store"
+
+
+class StoreUncertain(StoreError):
+    """The connection broke while a transaction was being committed: nobody can say whether it was.
+    What it did must be read before it is done again."""
 
 
 class LeaseLost(LapError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -87,6 +88,16 @@ def _first(group: BaseExceptionGroup[Any]) -> Exception:
     return found
 
 
+_COMMANDS = {
+    "list_sessions": "`lap-mcp sessions list`",
+    "get_session": "`lap-mcp sessions show`",
+    "cancel_session": "`lap-mcp sessions cancel`",
+    "answer_question": "`lap-mcp questions answer`",
+    "lap_status": "`lap-mcp doctor`",
+}
+_TOOL = re.compile(rf"`?\b({'|'.join(_COMMANDS)})\b`?")
+
+
 def fail(error: Exception) -> NoReturn:
     """Say what happened, and end with the code of its kind."""
     if isinstance(error, ConfigFaults):
@@ -95,8 +106,13 @@ def fail(error: Exception) -> NoReturn:
     elif isinstance(error, ConfigError):
         say(one_line(error))
     else:
-        say(str(error))
+        say(_as_commands(str(error)))
     raise typer.Exit(exit_code(error))
+
+
+def _as_commands(words: str) -> str:
+    """The remedies of the control plane name tools; here they are commands."""
+    return _TOOL.sub(lambda found: _COMMANDS[found[1]], words)
 
 
 def exit_code(error: Exception) -> int:

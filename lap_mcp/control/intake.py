@@ -30,6 +30,10 @@ from .storable import MAX_ID, short_id
 
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_CHARACTERS = 4096
+_QUICK = 64 * 1024
+"""Characters of a checkpoint that is written on the event loop."""
+MAX_OPEN = 16 * 1024 * 1024
+"""Characters of messages that are open: a runtime that begins them and never ends is stopped."""
 
 
 class Intake:
@@ -150,6 +154,10 @@ class Intake:
         if not text:
             return
         live.delta(leased.turn_id, kind, message_id, text)
+        if live.open_characters > MAX_OPEN:
+            raise ProtocolError(
+                f"The runtime wrote {MAX_OPEN >> 20} million characters and ended no message."
+            )
         now = anyio.current_time()
         self._unsaved += len(text)
         # A checkpoint is the whole text so far: of a long one, only when it has grown by a part.
@@ -162,7 +170,8 @@ class Intake:
         if leased.memory is not None:
             leased.memory.checkpoints = True
         await leased.write(
-            lambda connection: event_store.checkpoint(connection, leased.lease, snapshot)
+            lambda connection: event_store.checkpoint(connection, leased.lease, snapshot),
+            quick=self._saved <= _QUICK,
         )
 
     def _settled(self, message_id: str, text: str) -> str:

@@ -78,7 +78,7 @@ class Keeper:
             unnamed = await database.read(
                 lambda connection: retention.unnamed(connection, candidates)
             )
-            await blobs.drop(unnamed)
+            await blobs.discard(unnamed, before)
         if forgotten:
             log.info("forgot %d sessions that nobody used for long", forgotten)
 
@@ -93,13 +93,17 @@ class Keeper:
             self._engine.spawn(expire, f"expiry {session_id}")
 
 
+_LONG_AGO = 30 * 86400.0
+"""Seconds after which a process that holds nothing is forgotten, wherever it was."""
+
+
 async def enter(engine: Engine) -> None:
     """Say who we are, so that others can see when we are gone."""
     me = await anyio.to_thread.run_sync(owners.this_process, engine.owner)
     now = engine.clock.now()
 
     def query(connection: Connection) -> None:
-        owners.sweep(connection, ended)
+        owners.sweep(connection, ended, before=now - _LONG_AGO)
         owners.register(connection, me, now)
 
     everybody = await engine.database.read(owners.everybody)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import anyio
 from sqlalchemy import Connection
 
-from lap_mcp.errors import StoreError
+from lap_mcp.errors import StoreError, StoreUncertain
 from lap_mcp.model import StoredEvent
 from lap_mcp.store import events as event_store
 from lap_mcp.store.events import Memory, NewEvent, Progress
@@ -46,14 +46,21 @@ class Leased:
     def now(self) -> float:
         return self.engine.clock.now()
 
-    async def write(self, query: Callable[[Connection], T]) -> T:
-        """A quick write.  Raises: LeaseLost; StoreError when the store stayed unusable."""
+    async def write(self, query: Callable[[Connection], T], *, quick: bool = True) -> T:
+        """A write, mostly a quick one.
+
+        Raises:
+            LeaseLost
+            StoreError: the store stayed unusable, or does not tell whether it was written.
+        """
         give_up = anyio.current_time() + _PATIENCE
         pause = 0.2
         while True:
             try:
                 with anyio.CancelScope(shield=True):
-                    return await self.engine.database.write(query, quick=True)
+                    return await self.engine.database.write(query, quick=quick)
+            except StoreUncertain:
+                raise
             except StoreError:
                 if anyio.current_time() + pause > give_up:
                     raise

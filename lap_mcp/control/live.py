@@ -64,6 +64,8 @@ class OpenMessage:
     kind: Literal["message", "thinking"]
     turn_id: str
     parts: list[str] = field(default_factory=list)
+    size: int = 0
+    """Characters."""
 
     @property
     def text(self) -> str:
@@ -115,6 +117,10 @@ class Live:
             self.poke()
 
     @property
+    def open_characters(self) -> int:
+        return sum(message.size for message in self.open.values())
+
+    @property
     def idle(self) -> bool:
         return not self.driven and not self.inboxes
 
@@ -134,6 +140,7 @@ class Live:
         if message is None:
             message = self.open[message_id] = OpenMessage(kind, turn_id)
         message.parts.append(text)
+        message.size += len(text)
         self._show(Delta(session_id=self.session_id, turn_id=turn_id, kind=kind,
                          message_id=message_id, text=text))  # fmt: skip
 

@@ -36,6 +36,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         self.lost = False
+        self.idle = False
+        """Nothing was asked: whatever comes now is nobody's answer."""
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._buffered = 0
@@ -48,6 +50,10 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self.idle:
+            self.lost = True
+            self.close()
+            return
         self._buffered += len(data)
         self.h11.receive_data(data)
         if self._buffered > _HIGH and self._transport is not None:
@@ -138,10 +144,11 @@ class _Connection(asyncio.Protocol):
         """Whether another request can go over it."""
         if self.lost or self.h11.our_state is not h11.DONE:
             return False
-        if self.h11.their_state is not h11.DONE:
+        if self.h11.their_state is not h11.DONE or self.h11.trailing_data[0]:
             return False
         self._kept = None
         self.h11.start_next_cycle()
+        self.idle = True
         return True
 
     def close(self) -> None:
@@ -246,6 +253,7 @@ class Connections:
         while self._free:
             connection = self._free.pop()
             if not connection.lost:
+                connection.idle = False
                 return connection
             self._open.discard(connection)
         return None

@@ -39,15 +39,29 @@ async def hold(call: Call, held: Held, wait_s: float | None) -> ToolResult:
         async with call.progress.running():
             if not call.progress.wanted:
                 return await _hold(call, held, wait)
-            async with anyio.create_task_group() as group:
-                group.start_soon(_report, held, call.progress)
-                result = await _hold(call, held, wait)
-                group.cancel_scope.cancel()
-            return result
+            return await _told(call, held, wait)
     except anyio.get_cancelled_exc_class():
         if held.agent is not None and held.agent.cancel_on_disconnect:
             call.background(lambda: held.services.sessions.cancel(held.principal, held.session_id))
         raise
+
+
+async def _told(call: Call, held: Held, wait: float) -> ToolResult:
+    """Wait, and tell meanwhile what the agent does."""
+    result: ToolResult | None = None
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(_report, held, call.progress)
+        try:
+            result = await _hold(call, held, wait)
+        except Exception as error:
+            # Not from inside the task group, which would wrap it.
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    assert result is not None
+    return result
 
 
 async def _hold(call: Call, held: Held, wait: float) -> ToolResult:

@@ -91,13 +91,14 @@ class TaskRecord:
         until: Callable[[], Awaitable[object]] | None = None,
     ) -> dict[str, Any]:
         """Put requests to the client and return its responses by key; fewer, perhaps none, if
-        `until` returns first."""
+        `until` returns first.  Whatever `until` raises, it raises itself."""
         self.pending.update(requests)
         self.move("input_required")
+        failures: list[Exception] = []
         try:
             async with anyio.create_task_group() as group:
                 if until is not None:
-                    group.start_soon(self._until, until, group.cancel_scope)
+                    group.start_soon(self._until, until, group.cancel_scope, failures)
                 while any(key in self.pending for key in requests):
                     self.answered = anyio.Event()
                     await self.answered.wait()
@@ -105,12 +106,22 @@ class TaskRecord:
         finally:
             for key in requests:
                 self.pending.pop(key, None)
+        if failures:
+            raise failures[0]
         self.move("working")
         return {key: self.answers.pop(key) for key in requests if key in self.answers}
 
     @staticmethod
-    async def _until(until: Callable[[], Awaitable[object]], scope: anyio.CancelScope) -> None:
-        await until()
+    async def _until(
+        until: Callable[[], Awaitable[object]],
+        scope: anyio.CancelScope,
+        failures: list[Exception],
+    ) -> None:
+        try:
+            await until()
+        except Exception as error:
+            # Not from inside the task group, which would wrap it.
+            failures.append(error)
         scope.cancel()
 
     def head(self) -> dict[str, Any]:

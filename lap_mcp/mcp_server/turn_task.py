@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ import anyio
 import mcp.types as t
 
 from lap_mcp.control.services import Services
-from lap_mcp.errors import NotFound
+from lap_mcp.errors import NotFound, StoreError
 from lap_mcp.model import Principal, Question, Turn
 
 from .held import Held, give_answer
@@ -19,6 +20,8 @@ from .options import FaceOptions
 from .questions import askable, elicitation
 from .tasks import TaskEnded, TaskRecord
 from .toolset import Caller
+
+logger = logging.getLogger(__name__)
 
 _TASK_ID: Final = re.compile(r"(ses_[0-9a-f]{32})\.(trn_[0-9a-f]{32})")
 _LOOK: Final = 0.5
@@ -77,8 +80,16 @@ class TurnBody:
 
     async def _settled(self) -> None:
         """Returns once nothing is open any more: answered elsewhere, expired, cancelled."""
-        while await self._held.questions():  # noqa: ASYNC110 - may be settled by another process
+        while await self._still_open():  # noqa: ASYNC110 - may be settled by another process
             await anyio.sleep(_LOOK)
+
+    async def _still_open(self) -> bool:
+        try:
+            return bool(await self._held.questions())
+        except StoreError as error:
+            # The turn waits all the same, and so does the client.
+            logger.warning("open questions could not be looked at: %s", error)
+            return True
 
     async def cancel(self) -> None:
         await self._held.services.sessions.cancel(self._held.principal, self._held.session_id)

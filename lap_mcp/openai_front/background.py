@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 MAX_RUNNING: Final = 32
 """Of everybody together."""
 MAX_EVENTS: Final = 20_000
-"""Events of one response that can be read again while it runs and a little after."""
+"""Events of one response that can be read again while it runs and a little after; beyond it, no
+pieces of texts any more."""
 KEPT: Final = 300.0
 """Seconds for which the events of one that has ended can be read again."""
 
@@ -56,7 +57,8 @@ class _Work:
         response = event.get("response")
         if isinstance(response, dict):
             event = {**event, "response": {**response, "background": True}}
-        if len(self.events) < MAX_EVENTS:
+        # What is left out beyond the limit are pieces: each item's end has all of it.
+        if len(self.events) < MAX_EVENTS or not str(event.get("type", "")).endswith(".delta"):
             self.events.append(event)
         self.tell()
 

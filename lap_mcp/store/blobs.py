@@ -75,9 +75,6 @@ class BlobStore:
         """Blobs that were last put before `before`."""
         return await anyio.to_thread.run_sync(self._old, before)
 
-    async def drop(self, sha256s: Sequence[str]) -> None:
-        await anyio.to_thread.run_sync(self._drop, sha256s)
-
     def _put(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         target = self._folder / digest
@@ -121,10 +118,6 @@ class BlobStore:
             for entry in os.scandir(self._folder)
             if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < before
         ]
-
-    def _drop(self, sha256s: Sequence[str]) -> None:
-        for sha256 in sha256s:
-            (self._folder / sha256).unlink(missing_ok=True)
 
     def _discard(self, sha256s: Collection[str], before: float) -> None:
         """Whoever puts the same bytes meanwhile finds the blob and makes it young, or finds it

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from lap_mcp.errors import StoreError
+from lap_mcp.errors import StoreError, StoreUncertain
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -64,6 +64,7 @@ class Database(Protocol):
 
         Raises:
             StoreError: locked for too long, disk full, connection lost.  Nothing was written.
+            StoreUncertain: the connection was lost while the transaction was being committed.
         """
         ...
 
@@ -345,13 +346,17 @@ class _Postgres:
         return await self._run(self._snapshots, query)
 
     async def _run(self, engine: AsyncEngine, query: Query[T]) -> T:
+        committing = False
         try:
             # Cut off in the middle, a transaction may have been committed without its caller
             # knowing, and its connection is lost.
             with anyio.CancelScope(shield=True):
                 async with engine.begin() as connection:
                     found = await connection.run_sync(query)
+                    committing = True
         except (SQLAlchemyError, OSError) as error:
+            if committing:
+                raise StoreUncertain(f"PostgreSQL broke off a commit: {error}") from error
             raise _worded(error, "PostgreSQL") from error
         return found
 

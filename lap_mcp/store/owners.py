@@ -76,15 +76,17 @@ def everybody(connection: Connection) -> Sequence[Owner]:
     return [Owner(*row) for row in rows]
 
 
-def sweep(connection: Connection, ended: Collection[str]) -> None:
-    """Forget owners that ended, but for those a lease still names."""
+def sweep(connection: Connection, ended: Collection[str], *, before: float) -> None:
+    """Forget owners that ended, and those that came before `before`, of whom nobody can see whether
+    they did (another host, an earlier boot); but for those a lease still names."""
     named = [
         sa.select(table.c.lease_owner).where(table.c.lease_owner.is_not(None))
         for table in (sessions, sandboxes)
     ]
     connection.execute(
         owners.delete().where(
-            owners.c.id.in_(list(ended)), *(owners.c.id.not_in(held) for held in named)
+            sa.or_(owners.c.id.in_(list(ended)), owners.c.since < before),
+            *(owners.c.id.not_in(held) for held in named),
         )
     )
 

@@ -12,9 +12,10 @@ from lap_runtimes.testing import Drop, ScriptedRuntime
 from lap_mcp.control import intake
 from lap_mcp.control.services import NewPrompt
 from lap_mcp.control.sessions import Sessions
-from lap_mcp.errors import StoreError
+from lap_mcp.errors import StoreError, StoreUncertain
 from lap_mcp.model import LOCAL
 from lap_mcp.store.database import Database
+from tests.waiting import eventually_async
 
 from .conftest import DEADLINE, ME, Agents
 
@@ -101,6 +102,43 @@ async def test_a_write_that_is_tried_again_is_not_taken_for_known(
     agents.add(ScriptedRuntime([[Message(message_id="a", text="one"), END]]))
     assert await told(sessions) == [("agent.message", "one")]
     assert refused == 1
+
+
+async def test_a_write_of_which_nobody_knows_is_not_done_again(
+    sessions: Sessions, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = sessions._engine.database
+    write, broken = database.write, 0
+
+    async def break_off(query: Any, *, quick: bool = False) -> Any:
+        nonlocal broken
+        found = await write(query, quick=quick)
+        if isinstance(found, list) and any(e.type == "agent.message" for e in found):
+            broken += 1
+            raise StoreUncertain("broken off")
+        return found
+
+    monkeypatch.setattr(database, "write", break_off)
+    agents.add(ScriptedRuntime([[Message(message_id="a", text="one"), END]]))
+    accepted = await sessions.prompt(ME, "helper", NewPrompt(text="go"))
+    sid = accepted.session.id
+    await eventually_async(lambda: broken and sid not in sessions._engine.hub._lives)
+    said = [e for e in await sessions.events(LOCAL, sid) if e.type == "agent.message"]
+    assert (broken, len(said)) == (1, 1)
+
+
+async def test_a_message_that_never_ends_is_ended_in_words(
+    sessions: Sessions, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "MAX_OPEN", 10)
+    deltas = [MessageDelta(message_id="a", text="four") for _ in range(5)]
+    agents.add(ScriptedRuntime([[*deltas, END]]))
+    accepted = await sessions.prompt(ME, "helper", NewPrompt(text="go"))
+    sid = accepted.session.id
+    turn = await sessions.wait(LOCAL, sid, accepted.turn.id, timeout=DEADLINE)
+    assert turn.outcome == "failed"
+    assert "ended no message" in str(turn.error)
+    assert (await sessions.content(LOCAL, sid, turn.id)).text.startswith("fourfour")
 
 
 async def _rows(database: Database, table: str) -> int:

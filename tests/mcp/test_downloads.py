@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,7 +135,7 @@ async def test_the_gate_is_open_for_that_and_nothing_else(server: Server) -> Non
 async def test_a_file_whose_bytes_are_gone_is_not_there(server: Server) -> None:
     sha256 = await server.blobs.put(DATA)
     link = server.links.link(sha256, "a")
-    await server.blobs.drop([sha256])
+    await server.blobs.discard([sha256], time.time() + 60)
     assert (await server.get(link)).status_code == 404
 
 

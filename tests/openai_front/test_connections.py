@@ -102,6 +102,38 @@ async def test_a_connection_that_the_other_side_closed_is_not_used_again() -> No
         assert len(there.asked) == 2
 
 
+async def test_what_comes_unasked_is_nobodys_answer() -> None:
+    said = asyncio.Event()
+
+    async def late(there: Peer, reader: Any, writer: Any) -> None:
+        await there.heard(reader)
+        writer.write(OK)
+        if there.connections == 1:
+            await said.wait()
+            writer.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 4\r\n\r\nlate")
+        await there.heard(reader)
+        writer.write(OK)
+
+    async with peer(late) as (there, connections):
+        assert await fetch(connections) == b"hi"
+        said.set()
+        await eventually_async(lambda: connections._free[0].lost)
+        assert await fetch(connections) == b"hi"
+        assert there.connections == 2
+
+
+async def test_bytes_behind_an_answer_end_its_connection() -> None:
+    async def more(there: Peer, reader: Any, writer: Any) -> None:
+        await there.heard(reader)
+        writer.write(OK + b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
+        await there.heard(reader)
+
+    async with peer(more) as (there, connections):
+        assert await fetch(connections) == b"hi"
+        assert await fetch(connections) == b"hi"
+        assert there.connections == 2
+
+
 async def test_an_answer_that_breaks_off_is_told_and_its_connection_dropped() -> None:
     async def half(there: Peer, reader: Any, writer: Any) -> None:
         await there.heard(reader)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -14,7 +17,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
 from lap_mcp.clock import new_id
-from lap_mcp.errors import LeaseLost, NotFound, StoreError
+from lap_mcp.errors import LeaseLost, NotFound, StoreError, StoreUncertain
 from lap_mcp.model import Origin, Session
 from lap_mcp.store import agents, commands, events, leases, owners, retention, turns
 from lap_mcp.store.blobs import BlobStore
@@ -161,6 +164,17 @@ def test_a_process_that_ended_is_seen_as_gone_and_this_one_is_not() -> None:
     assert not owners.gone(replace(me, host="elsewhere", pid=2**22 + 1))
 
 
+async def test_an_owner_of_long_ago_is_forgotten_wherever_it_was(database: Database) -> None:
+    def query(connection: Connection) -> list[str]:
+        for name, since in (("own_old", 10.0), ("own_new", 1000.0)):
+            owner = owners.Owner(name, "elsewhere", 1, "1")
+            owners.register(connection, owner, since)
+        owners.sweep(connection, [], before=100.0)
+        return [owner.id for owner in owners.everybody(connection)]
+
+    assert await database.write(query) == ["own_new"]
+
+
 async def test_a_name_of_the_catalogue_belongs_to_one_agent(database: Database) -> None:
     from lap_mcp.errors import Conflict
 
@@ -202,7 +216,7 @@ async def test_bytes_are_kept_once_and_dropped_when_old_and_unnamed(
 
     old = await blobs.old(time.time() - 60)
     unnamed = await database.read(lambda c: retention.unnamed(c, old))
-    await blobs.drop(unnamed)
+    await blobs.discard(unnamed, time.time() - 60)
 
     assert first == again
     assert unnamed == [first]
@@ -210,3 +224,28 @@ async def test_bytes_are_kept_once_and_dropped_when_old_and_unnamed(
         await blobs.get(first)
     with pytest.raises(NotFound):
         await blobs.get("../../etc/passwd")
+
+
+async def test_a_commit_that_breaks_off_is_told_as_that(where: Path | str) -> None:
+    if isinstance(where, Path):
+        pytest.skip("SQLite's commits are calls in this process")
+    address = sa.make_url(where).set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def terminate(pid: int) -> None:
+        async def run() -> None:
+            connection = await asyncpg.connect(address)
+            await connection.execute("SELECT pg_terminate_backend($1)", pid)
+            await connection.close()
+
+        thread = threading.Thread(target=asyncio.run, args=(run(),))
+        thread.start()
+        thread.join()
+
+    def query(connection: Connection) -> None:
+        new_session(connection)
+        terminate(connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one())
+
+    database = await open_database(where)
+    with pytest.raises(StoreUncertain):
+        await database.write(query)
+    await database.aclose()
