@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
+import anyio
 import pytest
 from lap_sandbox.base import Launcher, LauncherConfig, Sandbox
 
@@ -15,7 +17,7 @@ from tests.conftest import require
 from tests.hostile.launchers import CONFINEMENTS, Confinement
 from tests.sandbox.conftest import engine_environ
 from tests.sandbox.pool import SMALL, Pool
-from tests.waiting import eventually_async
+from tests.waiting import EVERY
 
 __all__ = ["engine_environ"]
 
@@ -159,6 +161,16 @@ async def _emptied(pool: Pool, number: int) -> Sandbox:
     return found
 
 
+async def _alone(confinement: Confinement, sandbox: Sandbox) -> None:
+    """Nothing but the supervisor, the zygote and the worker is left, or will be in a moment."""
+    left = await confinement.processes(sandbox)
+    deadline = time.monotonic() + 30
+    while left != 3 and time.monotonic() < deadline:
+        await anyio.sleep(EVERY)
+        left = await confinement.processes(sandbox)
+    assert left == 3, f"{left} processes are left"
+
+
 @pytest.fixture(autouse=True)
 async def unharmed(pool: Pool, confinement: Confinement) -> AsyncIterator[tuple[Sandbox, Sandbox]]:
     """What must hold after every case, whatever it did."""
@@ -175,7 +187,6 @@ async def unharmed(pool: Pool, confinement: Confinement) -> AsyncIterator[tuple[
     assert int((await fresh.execute(_USED, timeout=30)).value or 0) < IN_SANDBOX
     assert _open_files() <= files + OPEN_FILES
     assert _resident() <= memory + RESIDENT
-    count = confinement.processes
     for each in (fresh, neighbour):
-        await eventually_async(lambda each=each: count(each) == 3, words="processes are left")
+        await _alone(confinement, each)
         assert confinement.written(each) == 0

@@ -141,6 +141,23 @@ def test_only_the_newest_stay_and_only_what_was_made_here_goes(tree: Tree, tmp_p
     assert names == {"mine.txt", "6.txt"} | kept
 
 
+def test_what_an_earlier_container_left_counts_and_stays(tmp_path: Path) -> None:
+    """`room` is that of the disk, of which a quarter may be taken."""
+
+    class Small(Tree):
+        def room(self) -> tuple[int, int]:
+            return 4000, 4000
+
+    (tmp_path / "printed").mkdir()
+    (tmp_path / "printed/1.txt").write_bytes(b"x" * 900)
+    tree = Small(str(tmp_path))
+    left = _left(Printed(tree), b"y" * 500)
+    assert left == {"path": "printed/2.txt", "missing": 400}
+    assert _left(Printed(tree), b"y" * 500) is None, "nothing is left of the quarter"
+    assert {path.name for path in (tmp_path / "printed").iterdir()} == {"1.txt", "2.txt"}
+    os.close(tree._root)
+
+
 @pytest.mark.parametrize("kind", ["file", "link", "dangling"])
 def test_nothing_is_followed_and_nothing_breaks_where_the_folder_is_something_else(
     tree: Tree, tmp_path: Path, kind: str

@@ -13,13 +13,13 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 MAX_DEPTH = 16
 SCAN_ENTRIES = 4096
 SCAN_SECONDS = 0.05
 TEMPORARY = ".lap-put-"
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -45,6 +45,25 @@ class Seen:
 
     def describe(self) -> dict[str, object]:
         return {"path": self.path, "size": self.size, "modified": self.modified_ns / 1e9}
+
+
+def _open_folder(name: str, folder: int) -> int:
+    """A descriptor of the folder `name` in `folder`.  Not by O_DIRECTORY, with which gVisor of 2022
+    follows a link that O_NOFOLLOW refuses.
+
+    Raises:
+        NotADirectoryError: a file or a link.
+    """
+    try:
+        fd = os.open(name, _READ, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        raise
+    if not stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    return fd
 
 
 def refusal(error: OSError, path: str) -> Refused:
@@ -100,7 +119,7 @@ class Tree:
                 if make:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(part, 0o755, dir_fd=folder)
-                inner = os.open(part, _FOLDER, dir_fd=folder)
+                inner = _open_folder(part, folder)
                 os.close(folder)
                 folder = inner
             yield folder, parts[-1]
@@ -130,6 +149,11 @@ class Tree:
         """Bytes that the file system has, and those that are free."""
         about = os.fstatvfs(self._root)
         return about.f_blocks * about.f_frsize, about.f_bavail * about.f_frsize
+
+    def taken(self, folder: str) -> int:
+        """Bytes of the regular files in a folder of the root, as far as it is looked at."""
+        entries = islice(self._entries(f"{folder}/"), SCAN_ENTRIES)
+        return sum(status.st_size for _, status in entries if stat.S_ISREG(status.st_mode))
 
     def create(self, path: str) -> int:
         """A descriptor of the new file `path`, to write at its end.
@@ -202,11 +226,11 @@ class Tree:
     def _open_folder(self, prefix: str) -> int:
         if not prefix:
             # A duplicate would share its position with the original.
-            return os.open(".", _FOLDER, dir_fd=self._root)
+            return _open_folder(".", self._root)
         folder = os.dup(self._root)
         for part in prefix.split("/")[:-1]:
             try:
-                inner = os.open(part, _FOLDER, dir_fd=folder)
+                inner = _open_folder(part, folder)
             finally:
                 os.close(folder)
             folder = inner

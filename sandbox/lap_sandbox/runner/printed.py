@@ -32,9 +32,11 @@ class Printed:
         """A new file for at most so many bytes: its path, descriptor, and how many it may have.
         `None` where there is no room."""
         share = self._tree.room()[0] // SHARE
-        while self._made and (len(self._made) >= KEPT or self._taken() > share // 2):
-            self._drop(self._made.popleft())
-        most = min(most, share - self._taken(), self._tree.room()[1] // 2)
+        taken = self._tree.taken(FOLDER)
+        while self._made and (len(self._made) >= KEPT or taken > share // 2):
+            taken -= self._drop(self._made.popleft())
+        # Those of an earlier container count too: they came back with its files, and stay.
+        most = min(most, share - taken, self._tree.room()[1] // 2)
         for _ in range(MAX_TRIES if most > 0 else 0):
             path = f"{FOLDER}/{self._number + 1}{SUFFIXES[kind]}"
             try:
@@ -45,14 +47,13 @@ class Printed:
                 return None
         return None
 
-    def _taken(self) -> int:
-        return sum(made.size for made in self._made)
-
-    def _drop(self, made: Seen) -> None:
-        """What was changed since is somebody else's."""
+    def _drop(self, made: Seen) -> int:
+        """Bytes that this freed: what was changed since is somebody else's."""
         with contextlib.suppress(Refused):
             if self._tree.seen(made.path) == made:
                 self._tree.delete(made.path)
+                return made.size
+        return 0
 
     def end(self, path: str, fd: int) -> bool:
         """Close it; whether it is there by its name still."""
