@@ -17,7 +17,8 @@ INTRODUCTION = """\
 
 Written by `scripts/bench --write`; `scripts/bench` measures again and prints the same table,
 `scripts/bench --json` the same figures, and a name after it (`startup`, `interpreter`, `agent`,
-`execute`, `endings`) runs only that one. The exit status is 1 where a bar is missed.
+`execute`, `endings`) runs only that one. `scripts/bench runtimes` compares with the vendors' SDKs,
+and `scripts/bench sandbox` with other sandboxes. The exit status is 1 where a bar is missed.
 
 What is compared runs in the same minutes on the same machine, in short blocks by turns, after a
 warm-up: on a machine that does other work too, the difference says more than the figure. CPU is

@@ -37,6 +37,7 @@ HARMLESS = (
     "Languages: Python, JavaScript: yes, Go: no. Greets <user> by name.",
     "Use this agent for questions about passwords that expired and how to reset them.",
     "Always answers in the language of the question; must be called with a customer number.",
+    "Its skills include search and charts; see https://docs.example/charts.",
     "Explains error messages from `npm run build` and shows the fix.",
     "Überwacht Server und meldet Störungen. 监控服务器。",
 )
