@@ -79,10 +79,11 @@ def page(text: str, offset: int, limit: int) -> Page:
 
 def shorten(text: str, limit: int) -> tuple[str, int]:
     """Head and tail of `text` in `limit` bytes, and how many characters were left out."""
-    if len(text.encode()) <= limit:
+    data = text.encode(errors="surrogatepass")  # half a character, as a client may send it
+    if len(data) <= limit:
         return text, 0
-    head = text.encode()[: limit * 2 // 3].decode(errors="ignore")
-    tail = text.encode()[-(limit // 3) :].decode(errors="ignore")
+    head = data[: limit * 2 // 3].decode(errors="ignore")
+    tail = data[-(limit // 3) :].decode(errors="ignore")
     dropped = len(text) - len(head) - len(tail)
     return f"{head}\n… {dropped} characters left out …\n{tail}", dropped
 

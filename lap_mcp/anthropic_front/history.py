@@ -109,7 +109,7 @@ def _dangling(said: Sequence[Any], results: Sequence[Any]) -> list[Any]:
         for block in map(mapping, said)
         if block.get("type") == "tool_use"
         and block.get("name") in OURS
-        and block.get("id") not in answered
+        and str(block.get("id")) not in answered
     ]
 
 

@@ -186,4 +186,4 @@ def not_run(call_id: str) -> Json:
 
 
 def is_result(block: Any) -> bool:
-    return mapping(block).get("type") in RESULTS
+    return str(mapping(block).get("type")) in RESULTS

@@ -107,9 +107,9 @@ def memory_tier(value: Any, param: str) -> str:
     """Raises: ApiError."""
     if value is None:
         return "1g"
-    if value not in MEMORY_TIERS:
+    if not isinstance(value, str) or value not in MEMORY_TIERS:
         raise bad(f"memory_limit has to be one of {', '.join(MEMORY_TIERS)}.", param)
-    return str(value)
+    return value
 
 
 def refuse_network(policy: Any, param: str) -> None:
@@ -160,7 +160,7 @@ def _stream_options(options: Any) -> Json:
 
 
 def _has_hosted(plan: Plan) -> bool:
-    kinds = {mapping(tool).get("type") for tool in sequence(plan.body.get("tools"))}
+    kinds = {str(mapping(tool).get("type")) for tool in sequence(plan.body.get("tools"))}
     return bool(kinds - {INTERPRETER, "function", "custom"})
 
 

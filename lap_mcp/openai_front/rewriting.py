@@ -49,8 +49,8 @@ class Rewriting:
         found = mapping(item)
         if found.get("type") == CALL:
             return self._call(found)
-        if found.get("type") == "item_reference" and found.get("id") in self.calls:
-            return list(self.calls[found["id"]])
+        if found.get("type") == "item_reference" and str(found.get("id")) in self.calls:
+            return list(self.calls[str(found["id"])])
         if isinstance(found.get("content"), list):
             return [{**found, "content": [self._part(part) for part in found["content"]]}]
         return [item]
