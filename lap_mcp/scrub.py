@@ -12,6 +12,8 @@ MIN_LENGTH = 6
 """A shorter value is not scrubbed: replacing `abc` everywhere would destroy text and hide
 nothing."""
 REPLACEMENT = "[secret]"
+_LONGEST_KEY = 5000
+"""Characters of a key that is known by how it begins: no real one is longer."""
 
 
 class Scrubber:
@@ -19,6 +21,7 @@ class Scrubber:
 
     def __init__(self) -> None:
         self._values: set[str] = set()
+        self._kinds: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, value: str) -> bool:
@@ -29,9 +32,20 @@ class Scrubber:
         forms = {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}
         if not forms <= self._values:
             self._values |= forms
-            longest_first = sorted(self._values, key=len, reverse=True)
-            self._pattern = re.compile("|".join(re.escape(form) for form in longest_first))
+            self._compile()
         return True
+
+    def add_kind(self, prefix: str) -> None:
+        """Scrub every key that begins so and goes on in the letters of base64url, from now on:
+        such keys are made for each turn, and would be too many to know one by one."""
+        if prefix not in self._kinds:
+            self._kinds.add(prefix)
+            self._compile()
+
+    def _compile(self) -> None:
+        longest_first = sorted(self._values, key=len, reverse=True)
+        forms = [*map(_key, sorted(self._kinds)), *map(re.escape, longest_first)]
+        self._pattern = re.compile("|".join(forms))
 
     def text(self, text: str) -> str:
         return text if self._pattern is None else self._pattern.sub(REPLACEMENT, text)
@@ -39,6 +53,9 @@ class Scrubber:
     def unsettled(self, text: str) -> int:
         """How many characters at the end of `text` may be the beginning of a secret value, so
         that what follows decides."""
+        for prefix in self._kinds:
+            if (length := _unfinished(prefix, text)) > 0:
+                return length
         longest = min(max(map(len, self._values), default=0), len(text))
         for length in range(longest, 0, -1):
             tail = text[-length:]
@@ -67,3 +84,17 @@ class Scrubber:
         except UnicodeDecodeError:
             return data
         return self.text(text).encode()
+
+
+def _key(prefix: str) -> str:
+    return re.escape(prefix) + "[A-Za-z0-9_-]+"
+
+
+def _unfinished(prefix: str, text: str) -> int:
+    """How long the key, or the beginning of its prefix, is with which the text ends."""
+    end = text[-_LONGEST_KEY:]
+    found = re.search(f"{re.escape(prefix)}[A-Za-z0-9_-]*$", end)
+    if found is not None:
+        return len(end) - found.start()
+    most = min(len(prefix) - 1, len(end))
+    return next((n for n in range(most, 0, -1) if end.endswith(prefix[:n])), 0)

@@ -125,11 +125,26 @@ def check(question: Question, answer: NewAnswer) -> None:
             f"{answer.option[:100]!r} is none of the choices: {', '.join(question.options)}."
         )
     if question.kind == "input" and question.schema is not None and answer.data is not None:
-        import jsonschema  # a twentieth of a second that a server's start can do without
-
-        try:
-            jsonschema.validate(answer.data, dict(question.schema))
-        except jsonschema.ValidationError as error:
-            raise Invalid(f"The answer does not fit: {error.message}.") from error
+        problem = _misfit(question.schema, answer.data)
+        if problem:
+            raise Invalid(f"The answer does not fit: {problem}.")
     if question.kind == "input" and not (answer.text or answer.data or answer.option):
         raise Invalid(f"The answer to question {question.id} is empty.")
+
+
+def _misfit(schema: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """What is wrong with the data; empty if nothing is.  The schema is an agent's: what it refers
+    to is never fetched, and what of it cannot be checked is left for the runtime to check."""
+    # A twentieth of a second that a server's start can do without.
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError, UnknownType, best_match
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    validator = Draft202012Validator(dict(schema), registry=Registry())
+    try:
+        validator.check_schema(dict(schema))
+        error = best_match(validator.iter_errors(dict(data)))
+    except (SchemaError, UnknownType, Unresolvable):
+        return ""
+    return "" if error is None else str(error.message)

@@ -18,6 +18,7 @@ from lap_mcp.store.turns import TurnRecord
 
 from .driving import Job
 from .engine import Engine
+from .nested import PREFIX
 from .recording import shortened
 
 _HISTORY = 1000
@@ -59,7 +60,13 @@ def _nested(engine: Engine, record: TurnRecord) -> Callable[[], Awaitable[str]] 
     made, turn = engine.nested, record.turn
     if made is None:
         return None
-    return lambda: made.make(record.origin, record.agent, turn.session_id, turn.id)
+
+    async def make() -> str:
+        # An agent may repeat it, or its program may log it.
+        engine.scrubber.add_kind(PREFIX)
+        return await made.make(record.origin, record.agent, turn.session_id, turn.id)
+
+    return make
 
 
 async def _history(

@@ -42,6 +42,7 @@ from lap_runtimes.elicitation import question_of, result_of
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unavailable, Unsupported
 from lap_runtimes.files import plain_name
 from lap_runtimes.http_errors import clean
+from lap_runtimes.nesting import OnePerTurn
 from lap_runtimes.process import ProcessConfig, start
 
 AGENT = "default"
@@ -86,6 +87,7 @@ class ACPRuntime:
         self._sessions: set[str] = set()
         """Those that the running process knows."""
         self._open: dict[str, _Open] = {}
+        self._own = OnePerTurn(config, ACPRuntime) if config.nests else None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -115,12 +117,15 @@ class ACPRuntime:
         return clean(str(name))
 
     def start(self, turn: Turn) -> EventStream:
-        return aclosing(self._started(turn))
+        return aclosing(self._started(turn)) if self._own is None else self._own.stream(turn)
 
     def attach(self, ref: Ref, cursor: str | None) -> EventStream:
         raise Unsupported("a turn of a local agent ends with its stream; it cannot be read again")
 
     async def answer(self, ref: Ref, answer: Answer) -> None:
+        if self._own is not None and (own := self._own.of(ref)) is not None:
+            await own.answer(ref, answer)
+            return
         answered(self._open.get(str(ref.get("session", ""))), answer, _reply)
 
     async def steer(self, ref: Ref, prompt: Prompt) -> None:
@@ -130,6 +135,9 @@ class ACPRuntime:
         session_id = str(ref.get("session", ""))
         if not session_id:
             raise Rejected("there is no session to cancel", kind="conflict", sent=False)
+        if self._own is not None and (own := self._own.of(ref)) is not None:
+            await own.cancel(ref)
+            return
         client = self._client
         if client is not None and (prompting := client.working(session_id)) is not None:
             await self._cancel(client, prompting)
@@ -142,6 +150,8 @@ class ACPRuntime:
         prompting.give_up()
 
     async def aclose(self) -> None:
+        if self._own is not None:
+            await self._own.aclose()
         async with self._starting:
             client, self._client = self._client, None
             if client is not None:

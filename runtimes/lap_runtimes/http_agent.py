@@ -74,7 +74,7 @@ class HTTPAgentRuntime:
         return aclosing(self._started(turn))
 
     def attach(self, ref: Ref, cursor: str | None) -> EventStream:
-        return aclosing(self._attached(ref))
+        return aclosing(self._attached(ref, cursor))
 
     async def answer(self, ref: Ref, answer: base.Answer) -> None:
         raise Unsupported("a custom HTTP agent asks no questions")
@@ -134,10 +134,12 @@ class HTTPAgentRuntime:
             async for event in events:
                 yield event
 
-    async def _attached(self, ref: Ref) -> AsyncGenerator[Event, None]:
+    async def _attached(self, ref: Ref, cursor: str | None) -> AsyncGenerator[Event, None]:
         request = self._config.attach_request or self._config.poll_request
         if request is None:
             raise Unsupported("without attach_request a lost stream cannot be read again")
+        if cursor is not None:
+            raise Unsupported("there are no cursors here; attach without one")
         async with aclosing(self._exchange(request, self._of(ref), ref)) as events:
             async for event in events:
                 yield event

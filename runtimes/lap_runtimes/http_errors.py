@@ -28,7 +28,13 @@ _KINDS: dict[int, Kind] = {
     529: "overloaded",
 }
 _MAY_HAVE_BEGUN = {408, 424}
-_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "x-snowflake-request-id")
+_REQUEST_IDS = (
+    "x-request-id",
+    "request-id",
+    "x-amzn-requestid",
+    "x-snowflake-request-id",
+    "x-litellm-trace-id",
+)
 _REMEDY: dict[Kind, str] = {
     "auth": "; look at the runtime's auth in the configuration",
     "not_found": "; look at the runtime's url in the configuration",

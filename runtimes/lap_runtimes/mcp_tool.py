@@ -47,6 +47,7 @@ from lap_runtimes.mcp_fold import (
     result_events,
 )
 from lap_runtimes.mcp_pool import Pool
+from lap_runtimes.nesting import OnePerTurn
 from lap_runtimes.process import ProcessConfig, start
 
 _FIRST_SIGN = 1.0
@@ -82,6 +83,8 @@ class MCPConfig(HTTPRuntimeConfig, ProcessConfig):
         if strange:
             kind = "a command" if self.command else "a url"
             raise ValueError(f"{', '.join(strange)}: means nothing for {kind}; remove it")
+        if self.tasks and self.nests:
+            raise ValueError("tasks: a task outlives its turn, and with it the key of ${nested}")
         if self.tasks and self.protocol == "handshake":
             raise ValueError('tasks: there are none in protocol = "handshake"')
         return self
@@ -109,6 +112,7 @@ class MCPRuntime:
         self._pool = Pool(self._new, config.start_seconds, config.protocol == "handshake")
         self._tools: dict[str, Json] = {}
         self._open: dict[str, _Open] = {}
+        self._own = OnePerTurn(config, MCPRuntime) if config.nests else None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -140,12 +144,15 @@ class MCPRuntime:
         return self._tools
 
     def start(self, turn: Turn) -> EventStream:
-        return aclosing(self._started(turn))
+        return aclosing(self._started(turn)) if self._own is None else self._own.stream(turn)
 
     def attach(self, ref: Ref, cursor: str | None) -> EventStream:
         return aclosing(self._attached(ref, cursor))
 
     async def answer(self, ref: Ref, answer: Answer) -> None:
+        if self._own is not None and (own := self._own.of(ref)) is not None:
+            await own.answer(ref, answer)
+            return
         answered(
             self._open.get(str(ref.get("turn", ""))),
             answer,
@@ -160,11 +167,16 @@ class MCPRuntime:
             async with self._pool.connected() as connection:
                 await connection.task("cancel", str(ref["task"]))
             return
+        if self._own is not None and (own := self._own.of(ref)) is not None:
+            await own.cancel(ref)
+            return
         open_ = self._open.get(str(ref.get("turn", "")))
         if open_ is not None and open_.call is not None:
             open_.call.cancel()
 
     async def aclose(self) -> None:
+        if self._own is not None:
+            await self._own.aclose()
         await self._pool.aclose()
         if self._http is not None:
             await self._http.aclose()

@@ -157,6 +157,8 @@ class OpenAIResponsesRuntime:
     async def _attached(self, ref: Ref, cursor: str | None) -> AsyncGenerator[Event, None]:
         if not self._config.background:
             raise Unsupported("without background = true a lost response cannot be read again")
+        if cursor is not None and not self._cursors:
+            raise Unsupported("without streaming there are no cursors; attach without one")
         try:
             after = Cursor.decode(cursor) if cursor is not None else None
         except ValueError as exc:

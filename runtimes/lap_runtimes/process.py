@@ -38,13 +38,16 @@ SEND_SECONDS = 30.0
 """For a message to be taken; more, and the program does not read its stdin."""
 EOF_SECONDS = 0.5
 """What a program gets to end by itself when its stdin is closed, before SIGTERM."""
+NESTED = "${nested}"
+"""In a value of `env`: a key with which the program may call our server while its turn runs."""
 _Message = TypeVar("_Message")
 _SEEN_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL")
 
 
 def _value(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, str) and value.startswith(("env:", "file:")):
-        return resolve_secret(value, info)
+        found = resolve_secret(value, info)
+        return SecretStr(found) if isinstance(found, str) else found
     return value
 
 
@@ -77,10 +80,11 @@ class ProcessConfig(RuntimeConfig):
     command: tuple[str, ...] = ()
     """The program and its arguments.  Without a slash it is looked up in the PATH of `inherit` or
     `env`."""
-    env: Mapping[str, Annotated[SecretStr | str, BeforeValidator(_value)]] = Field(
+    env: Mapping[str, Annotated[str | SecretStr, BeforeValidator(_value)]] = Field(
         default_factory=dict
     )
-    """Its environment: plain values, and secrets as `env:NAME` or `file:PATH`."""
+    """Its environment: plain values, and secrets as `env:NAME` or `file:PATH`.  `${nested}` in a
+    value is a key for the turn, which then has a program of its own."""
     inherit: Annotated[Mapping[str, str], BeforeValidator(_inherited)] = Field(default_factory=dict)
     """Names of variables that it gets as we have them (`PATH`, `HOME`); no others are passed on."""
     folder: Annotated[str, AfterValidator(_absolute)] | None = None
@@ -94,10 +98,16 @@ class ProcessConfig(RuntimeConfig):
     def starts_process(self) -> bool:
         return bool(self.command)
 
+    @property
+    def nests(self) -> bool:
+        return any(isinstance(each, str) and NESTED in each for each in self.env.values())
+
     def environment(self) -> dict[str, str]:
+        """Without what holds the key of a turn, where there is no turn."""
         given = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name, value in self.env.items()
+            if isinstance(value, SecretStr) or NESTED not in value
         }
         return {**self.inherit, **given}
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+
+import anyio
 import pytest
-from lap_runtimes.base import Question
+from lap_runtimes.base import Done, Message, MessageDelta, Question, Started, Turn
 from lap_runtimes.testing import Gate, ScriptedRuntime, ask, say
 
 from lap_mcp.control.engine import SessionLimits
@@ -12,7 +15,8 @@ from lap_mcp.control.opening import EngineOptions
 from lap_mcp.control.services import NewAnswer, NewPrompt
 from lap_mcp.control.sessions import Sessions
 from lap_mcp.errors import Invalid
-from lap_mcp.model import LOCAL, Origin, Principal
+from lap_mcp.model import LOCAL, Delta, Origin, Principal, StoredEvent
+from lap_mcp.scrub import Scrubber
 
 from .conftest import DEADLINE, ME, Agents, House
 
@@ -121,3 +125,72 @@ async def test_an_agent_that_was_called_by_an_agent_answers_no_question(
         with pytest.raises(Invalid, match="never answer"):
             await sessions.answer(nested, question.id, NewAnswer(decision="allow"), by="person")
         assert [q.status for q in await sessions.questions(LOCAL)] == ["open"]
+
+
+class Parrot(ScriptedRuntime):
+    """An agent that says its key: in pieces, in its answer, and in the words it fails with."""
+
+    def __init__(self) -> None:
+        super().__init__([[Gate("go")]])
+        self.key = ""
+
+    def start(self, turn: Turn):
+        return self._speaking(turn)
+
+    @asynccontextmanager
+    async def _speaking(self, turn: Turn):
+        assert turn.nested is not None
+        self.key = await turn.nested()
+
+        async def events():
+            yield Started(ref={"turn": turn.id})
+            await self._event(self._released, "go").wait()
+            said = f"My key is {self.key}, or so."
+            for start in range(0, len(said), 7):
+                yield MessageDelta(message_id="m", text=said[start : start + 7])
+            await self._event(self._released, "end").wait()
+            yield Message(message_id="m", text=said)
+            yield Done(outcome="failed", error=f"refused {self.key}")
+
+        yield events()
+
+
+async def test_the_key_of_a_turn_is_kept_out_of_what_is_shown_and_stored(
+    house: House, agents: Agents
+) -> None:
+    parrot, shown = Parrot(), list[str]()
+    agents.add(parrot, "parrot")
+    async with house.server(agents, options=options()) as sessions:
+        accepted = await sessions.prompt(ME, "parrot", NewPrompt(text="go"))
+        sid = accepted.session.id
+        with anyio.fail_after(30):
+            async with sessions.follow(LOCAL, sid) as items:
+                parrot.release("go")
+                async for item in items:
+                    if isinstance(item, Delta):
+                        shown.append(item.text)
+                    if "or so." in "".join(shown):
+                        parrot.release("end")
+                    if isinstance(item, StoredEvent) and item.type == "session.status_idle":
+                        break
+        turn = await sessions.turn(LOCAL, sid, accepted.turn.id)
+        stored = str(await sessions.events(LOCAL, sid))
+    told = "".join(shown)
+    assert parrot.key.startswith(PREFIX)
+    for text in (told, stored, str(turn)):
+        assert "[secret]" in text
+        assert PREFIX not in text
+    assert "My key is [secret], or so." in told
+    assert "refused [secret]" in (turn.error or "")
+
+
+def test_a_key_of_a_kind_is_scrubbed_however_it_is_cut() -> None:
+    scrubber = Scrubber()
+    scrubber.add_kind(PREFIX)
+    key = f"{PREFIX}abc-DEF_123"
+    for cut in range(1, len(key)):
+        assert scrubber.unsettled(f"see {key[:cut]}") == cut
+    assert scrubber.unsettled(f"see {key}.") == 0
+    assert scrubber.text(f"see {key}. And {key}") == "see [secret]. And [secret]"
+    assert scrubber.data({key: [key]}) == {"[secret]": ["[secret]"]}
+    assert scrubber.text("a lap-nest is no key") == "a lap-nest is no key"

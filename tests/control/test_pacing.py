@@ -148,7 +148,7 @@ async def test_a_turn_whose_deadline_passes_in_the_line_says_that_nothing_was_se
 ) -> None:
     runtime = gated()
     agents.add(runtime, pace=Pace(max_turns=1))
-    agents.add(runtime, name="hasty", pace=Pace(max_turns=1), deadline=0.2)
+    agents.add(runtime, name="hasty", pace=Pace(max_turns=1), deadline=5.0)
     await send(sessions, "first")
     with anyio.fail_after(WAIT):
         await runtime.reached("first")

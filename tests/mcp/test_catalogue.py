@@ -76,6 +76,7 @@ async def test_the_catalogue_is_small() -> None:
     size = sum(agent_tools.size(tool) for tool in tools.values())
     assert size <= 12 * 1024
     assert len(INSTRUCTIONS.split()) < 150
+    assert all(name in INSTRUCTIONS for name in ("find_agents", "ask_agents", "from_session"))
 
 
 @pytest.mark.parametrize("words", ["", "short", "long " * 400, "😀 émoji " * 100])

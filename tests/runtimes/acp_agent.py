@@ -97,6 +97,10 @@ class Agent(acp.Agent):
     async def do_recall(self, session_id: str, rest: str) -> None:
         await self._say(session_id, "; ".join(self.notes[session_id]) or "nothing yet")
 
+    async def do_key(self, session_id: str, rest: str) -> None:
+        """Repeats the key it was given."""
+        await self._say(session_id, os.environ.get("LAP_KEY", "no key"))
+
     async def do_fail(self, session_id: str, rest: str) -> None:
         await self._say(session_id, "well, ")
         raise acp.RequestError(-32603, "Internal error", {"details": rest})

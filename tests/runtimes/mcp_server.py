@@ -141,6 +141,9 @@ class WordsServer:
             await asyncio.sleep(PAUSE if words.task is None else 3 * PAUSE)
         return said("\n".join(chunks))
 
+    async def do_key(self, words: Words, rest: str) -> Any:
+        return said(os.environ.get("LAP_KEY", "no key"))
+
     async def do_fail(self, words: Words, rest: str) -> Any:
         return t.CallToolResult(content=[t.TextContent(text=rest)], is_error=True)
 

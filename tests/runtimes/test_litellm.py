@@ -10,6 +10,7 @@ import anyio
 import pytest
 from lap_runtimes.base import Event, Message
 from lap_runtimes.errors import Rejected, RuntimeFailure
+from lap_runtimes.http_errors import rejection
 from lap_runtimes.litellm import LiteLLMRuntime
 
 from tests.canary import canary
@@ -65,6 +66,11 @@ async def test_a_key_that_is_refused_is_said_in_the_proxy_s_words(make_turn: Mak
                 await step
             assert refusal.value.kind == "auth"
             assert KEY not in str(refusal.value)
+
+
+async def test_the_trace_id_of_the_proxy_is_told_with_a_refusal() -> None:
+    found = rejection(429, {"x-litellm-trace-id": "trace-7"}, b"{}", where="the proxy")
+    assert found.request_id == "trace-7"
 
 
 async def test_an_agent_that_is_not_there_is_not_found(make_turn: MakeTurn) -> None:
