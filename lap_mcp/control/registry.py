@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lap_runtimes.base import AgentInfo, Runtime
+from lap_runtimes.base import AgentInfo, Capabilities, Runtime
 
 from lap_mcp.clock import Clock
 from lap_mcp.config import AGENT_NAME, Config, nearest
-from lap_mcp.errors import Conflict, Invalid, NotFound, Unavailable
+from lap_mcp.errors import Conflict, Invalid, LapError, NotFound, Unavailable
 from lap_mcp.model import Agent, Problem
 from lap_mcp.scrub import Scrubber
 
@@ -104,6 +104,12 @@ class Registry:
         if not agent.enabled:
             raise Unavailable(f"Agent {agent.name} cannot be used: {agent.problem}")
         return self._connections.runtime(agent.runtime)
+
+    def capabilities(self, agent: Agent) -> Capabilities | None:
+        try:
+            return self.runtime_for(agent).capabilities
+        except LapError:
+            return None
 
     def rows(self) -> Mapping[str, CatalogueRow]:
         """The stored catalogue, hidden rows and pending words included: for the command line."""

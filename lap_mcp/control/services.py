@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from lap_runtimes.base import Capabilities
 from lap_sandbox.base import Execution, FileInfo, Preparation
 
 from lap_mcp.model import (
@@ -187,6 +188,10 @@ class RegistryAPI(Protocol):
 
     def agent(self, name: str) -> Agent:
         """Raises: NotFound, with the nearest names."""
+        ...
+
+    def capabilities(self, agent: Agent) -> Capabilities | None:
+        """What its runtime can do; `None` where that cannot be used now.  Never waits."""
         ...
 
     def runtimes(self) -> Sequence[Mapping[str, Any]]:

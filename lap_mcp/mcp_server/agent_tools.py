@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import mcp.types as t
+from lap_runtimes.base import Capabilities
 
 from lap_mcp.control.services import NewPrompt, Services
 from lap_mcp.errors import Invalid
@@ -55,9 +56,10 @@ class AgentTools(Toolset):
     async def tools(
         self, caller: Caller, services: Callable[[], Awaitable[Services]]
     ) -> Sequence[t.Tool]:
-        agents = usable((await services()).registry.agents())
+        registry = (await services()).registry
+        agents = usable(registry.agents())
         shown = as_tools(agents, self._options.max_agent_tools)
-        definitions = [definition(agent) for agent in shown]
+        definitions = [definition(agent, registry.capabilities(agent)) for agent in shown]
         if len(shown) < len(agents):
             definitions += [_FIND, _CALL]
         if len(agents) > 1:
@@ -133,10 +135,15 @@ def as_tools(agents: Sequence[Agent], most: int) -> list[Agent]:
     return [agent for agent in agents if agent.pinned]
 
 
-def definition(agent: Agent) -> t.Tool:
+def definition(agent: Agent, able: Capabilities | None) -> t.Tool:
     """An agent's tool, at most `MAX_TOOL` bytes of JSON.  No `outputSchema` is declared, though
-    structured output is sent: a turn that still runs could not comply with it."""
+    structured output is sent: a turn that still runs could not comply with it.
+
+    `able`: what is not among it is said, and not offered.
+    """
     properties: dict[str, Any] = dict(_PROPERTIES)
+    for name in _unable(able):
+        del properties[name]
     if agent.input_schema is not None:
         small = len(json.dumps(agent.input_schema)) <= _SMALL_SCHEMA
         given = {key: value for key, value in agent.input_schema.items() if key != "title"}
@@ -147,11 +154,33 @@ def definition(agent: Agent) -> t.Tool:
             else {"type": "object", "description": f"Schema: lap://agents/{agent.name}"}
         )
     own = one_line(agent.description, 700) or f"Agent {agent.name} on {agent.runtime}."
-    made = _tool(agent.name, own, properties)
+    limits = "".join(f" {words}" for words in _limits(able))
+    made = _tool(agent.name, own + limits, properties)
     excess = size(made) - MAX_TOOL
     if excess > 0:
-        made = _tool(agent.name, _cut(own, len(own.encode()) - excess), properties)
+        made = _tool(agent.name, _cut(own, len(own.encode()) - excess) + limits, properties)
     return made
+
+
+def _unable(able: Capabilities | None) -> list[str]:
+    """Properties that would be refused."""
+    if able is None:
+        return []
+    alone = able.conversation == "none"
+    return ["session"] * alone + ["files"] * (not able.files_in)
+
+
+def _limits(able: Capabilities | None) -> list[str]:
+    """What the agent's runtime cannot do, in words for a model."""
+    if able is None:
+        return []
+    words = {
+        "Each call stands alone: sessions cannot be continued.": able.conversation == "none",
+        "It takes no files.": not able.files_in,
+        "It may work on when it is cancelled.": able.cancel == "none",
+        "If its connection breaks, its answer is lost.": able.attach == "none",
+    }
+    return [said for said, so in words.items() if so]
 
 
 def _tool(name: str, description: str, properties: Mapping[str, Any]) -> t.Tool:
@@ -206,10 +235,13 @@ def find(services: Services, arguments: Mapping[str, Any]) -> t.CallToolResult:
             "runtime": agent.runtime,
             "description": one_line(agent.description, 300),
             "takes_input": agent.input_schema is not None,
+            "limits": " ".join(_limits(services.registry.capabilities(agent))),
         }
         for agent in shown
     ]
-    lines = [f"- {entry['name']}: {entry['description']}" for entry in entries]
+    lines = [
+        f"- {entry['name']}: {entry['description']} {entry['limits']}".rstrip() for entry in entries
+    ]
     head = f"{len(shown)} of {len(agents)} agents" + (f" for “{one_line(query, 80)}”" * bool(query))
     text = "\n".join([f"{head}:", *lines]) if shown else f"No agent fits. {len(agents)} exist."
     return both(text, {"agents": entries, "total": len(agents)})

@@ -62,7 +62,7 @@ async def tools_of(town: Town, *cards: Any) -> Sequence[t.Tool]:
             await process.refresher.ask_runtimes()
         agents = process.registry.agents()
     assert len(agents) == len(cards)
-    return [definition(agent) for agent in agents]
+    return [definition(agent, None) for agent in agents]
 
 
 async def test_what_thirty_cards_order_is_not_shown(town: Town) -> None:

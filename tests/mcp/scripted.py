@@ -16,6 +16,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectSendStream
+from lap_runtimes.base import Capabilities
 
 from lap_mcp.clock import new_id
 from lap_mcp.control.changes import Change, Changes
@@ -407,6 +408,9 @@ class ScriptedRegistry:
         self.changes = changes
         self.scripts: dict[str, Script] = {}
         self.found: dict[str, Agent] = {}
+        self.able: Capabilities | None = Capabilities(
+            cancel="remote", attach="cursor", files_in=True
+        )
 
     def add(self, name: str, script: Script, **fields: Any) -> None:
         values: dict[str, Any] = {"description": f"Agent {name} for tests.", **fields}
@@ -425,6 +429,9 @@ class ScriptedRegistry:
         if name not in self.found:
             raise NotFound(f"There is no agent `{name}`.")
         return self.found[name]
+
+    def capabilities(self, agent: Agent) -> Capabilities | None:
+        return self.able
 
     def runtimes(self) -> Sequence[Mapping[str, Any]]:
         return [{"name": "scripted", "kind": "scripted", "state": "ready"}]

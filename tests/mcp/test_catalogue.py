@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import anyio
 import mcp.types as t
 import pytest
 from jsonschema import Draft202012Validator
+from lap_runtimes.base import Capabilities
 
 from lap_mcp.control.tool_names import BUILT_IN, RESERVED_NAMES, is_valid, slug
 from lap_mcp.errors import ConfigError, StoreError
@@ -24,6 +26,8 @@ from tests.mcp.serving import served, text, until
 
 pytestmark = pytest.mark.anyio
 SNAPSHOTS = Path(__file__).parent / "snapshots"
+NOTHING = Capabilities(conversation="none")
+EVERYTHING = Capabilities(cancel="remote", attach="cursor", files_in=True)
 
 
 async def script(stage: Stage) -> None:
@@ -54,7 +58,7 @@ async def test_every_tool_is_as_its_snapshot_says() -> None:
     """LAP_TEST_SNAPSHOTS=write rewrites them; the difference is for the reviewer."""
     tools = await listed(crowded())
     agent = agent_tools.definition(
-        Agent(name="an_agent", runtime="r", ref="x", description="Watches a pull request.")
+        Agent(name="an_agent", runtime="r", ref="x", description="Watches a pull request."), None
     )
     shown = {name: tool for name, tool in tools.items() if name in BUILT_IN} | {"an_agent": agent}
     assert "save_files" not in shown, "there is no user's machine to save on over HTTP"
@@ -81,13 +85,16 @@ async def test_the_catalogue_is_small() -> None:
 
 @pytest.mark.parametrize("words", ["", "short", "long " * 400, "😀 émoji " * 100])
 @pytest.mark.parametrize("properties", [None, 1, 40])
-def test_an_agent_is_at_most_a_kilobyte(words: str, properties: int | None) -> None:
+@pytest.mark.parametrize("able", [None, NOTHING, EVERYTHING], ids=["unknown", "little", "much"])
+def test_an_agent_is_at_most_a_kilobyte(
+    words: str, properties: int | None, able: Capabilities | None
+) -> None:
     schema = None
     if properties is not None:
         fields = {f"field{i}": {"type": "string"} for i in range(properties)}
         schema = {"type": "object", "title": "Input", "properties": fields}
     agent = Agent(name="a" * 48, runtime="r", ref="x", description=words, input_schema=schema)
-    tool = agent_tools.definition(agent)
+    tool = agent_tools.definition(agent, able)
     assert agent_tools.size(tool) <= 1024
     assert tool.description
     own = tool.input_schema["properties"].get("input")
@@ -95,6 +102,40 @@ def test_an_agent_is_at_most_a_kilobyte(words: str, properties: int | None) -> N
         assert own == {"type": "object", "properties": {"field0": {"type": "string"}}}
     elif properties == 40:
         assert own == {"type": "object", "description": f"Schema: lap://agents/{'a' * 48}"}
+
+
+AGENT = Agent(name="helper", runtime="r", ref="x", description="Helps.")
+
+
+def test_what_a_runtime_cannot_do_is_said_and_not_offered() -> None:
+    tool = agent_tools.definition(AGENT, NOTHING)
+    assert tool.description == (
+        "Helps. Each call stands alone: sessions cannot be continued. It takes no files. "
+        "It may work on when it is cancelled. If its connection breaks, its answer is lost."
+    )
+    assert set(tool.input_schema["properties"]) == {"prompt", "from_session", "wait_s"}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "words"),
+    [
+        ({"conversation": "none"}, "Each call stands alone"),
+        ({"files_in": False}, "It takes no files"),
+        ({"cancel": "none"}, "It may work on"),
+        ({"attach": "none"}, "its answer is lost"),
+    ],
+)
+def test_each_thing_that_is_lacking_has_its_words(lacking: dict[str, Any], words: str) -> None:
+    whole = str(agent_tools.definition(AGENT, EVERYTHING).description)
+    tool = agent_tools.definition(AGENT, replace(EVERYTHING, **lacking))
+    assert whole == "Helps."
+    assert words in str(tool.description)
+
+
+def test_where_nothing_is_known_of_a_runtime_all_is_offered() -> None:
+    tool = agent_tools.definition(AGENT, None)
+    assert tool.description == "Helps."
+    assert {"session", "files"} <= set(tool.input_schema["properties"])
 
 
 async def test_schemas_are_portable() -> None:
