@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import pytest
 
-from tests.capabilities import ROOT
+from benchmarks.openai_front.cases import CASES
+from tests.test_benchmarks import bench, rows
 
 
 def test_the_benchmark_measures_what_a_passed_on_request_costs() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.openai_front", "-n", "20", "--no-code", "--json"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(("", "runtimes", "sandbox"))},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert [row["n"] for row in found["rows"]] == [20, 20, 20]
-    assert found["rss_mib"] > 10
+    found = rows(bench("openai-front-passing", "-n", "3", "--no-peers"))
+    assert set(found) == {
+        f"openai-front-{k}" for k in ("plain", "first", "stream", "many", "memory")
+    }
+    direct, ours, added = found["openai-front-plain"]
+    assert added["value"] == pytest.approx(ours["value"] - direct["value"])
+    assert added["bars"] == {"value": 1.5}
+    assert found["openai-front-memory"][0]["value"] > 10
+
+
+@pytest.mark.docker
+def test_the_thirteen_cases_are_right_with_a_real_sandbox() -> None:
+    found = bench("openai-front-cases", "--no-peers")
+    (report,) = found["reports"]
+    assert [each["name"] for each in report["findings"]] == [case.name for case in CASES]
+    assert {each["name"]: each["seen"] for each in report["findings"] if not each["right"]} == {}
+    assert found["missed"] == []
+
+
+@pytest.mark.docker
+def test_a_round_of_code_is_measured_beside_the_code_by_itself() -> None:
+    calls, alone, ours, added = rows(bench("openai-front-code", "-n", "3", "--no-peers"))[
+        "openai-front-code"
+    ]
+    assert added["value"] == pytest.approx(ours["value"] - calls["value"] - alone["value"])
