@@ -378,13 +378,28 @@ def next_queued(connection: Connection, session_id: str) -> str | None:
     return turn_id
 
 
-def unattended(connection: Connection, now: float) -> Sequence[tuple[str, str | None, float]]:
-    """Sessions with something to drive: (id, lease owner, lease until).
+@dataclass(frozen=True, slots=True)
+class Unattended:
+    """A session with something to drive."""
+
+    session_id: str
+    agent: str
+    owner: str | None
+    """Of its lease …"""
+    until: float
+    """… and when that runs out."""
+    since: float
+    """When the oldest of its turns that are open was started, or came."""
+
+
+def unattended(connection: Connection) -> Sequence[Unattended]:
+    """Sessions with something to drive, whoever drives it.
 
     A turn that waits for an answer is one where somebody held the stream that the answer goes to.
     """
+    columns = (sessions.c.id, sessions.c.agent, sessions.c.lease_owner, sessions.c.lease_until)
     rows = connection.execute(
-        sa.select(sessions.c.id, sessions.c.lease_owner, sessions.c.lease_until)
+        sa.select(*columns, sa.func.min(sa.func.coalesce(turns.c.started_at, turns.c.created_at)))
         .select_from(sessions.join(turns, turns.c.session_id == sessions.c.id))
         .where(
             sa.or_(
@@ -392,6 +407,6 @@ def unattended(connection: Connection, now: float) -> Sequence[tuple[str, str | 
                 sa.and_(turns.c.outcome == "requires_action", sessions.c.lease_owner.is_not(None)),
             )
         )
-        .distinct()
+        .group_by(*columns)
     )
-    return [(row.id, row.lease_owner, row.lease_until) for row in rows]
+    return [Unattended(*row) for row in rows]
