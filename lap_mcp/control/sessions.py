@@ -315,11 +315,17 @@ class Sessions:
             lambda: self._answering.answer(question, answer, by=by), "answer"
         )
 
-    async def cancel(self, principal: Principal, session_id: str) -> Session:
+    async def cancel(
+        self, principal: Principal, session_id: str, *, turn_id: str | None = None
+    ) -> Session:
         await self.get(principal, session_id)
-        await self._detached(
-            lambda: cancelling.cancel(self._engine, self._runners, session_id), "cancel"
-        )
+        engine, runners = self._engine, self._runners
+        if turn_id is None:
+            await self._detached(lambda: cancelling.cancel(engine, runners, session_id), "cancel")
+        else:
+            await self._detached(
+                lambda: cancelling.cancel_turn(engine, runners, session_id, turn_id), "cancel"
+            )
         return await self.get(principal, session_id)
 
     async def files(self, principal: Principal, session_id: str) -> Sequence[SessionFile]:

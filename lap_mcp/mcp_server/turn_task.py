@@ -81,7 +81,7 @@ class TurnBody:
             await anyio.sleep(_LOOK)
 
     async def cancel(self) -> None:
-        await self._held.services.sessions.cancel(self._held.principal, self._held.session_id)
+        await self._held.cancel()
 
 
 async def restored(

@@ -373,6 +373,21 @@ def drop_queued(connection: Connection, session_id: str, error: str | None, now:
     )
 
 
+def drop_one(connection: Connection, session_id: str, turn_id: str, now: float) -> bool:
+    """End one turn that waits in the queue; false: it does not wait there.  Raises: NotFound."""
+    find_session(connection, None, session_id, lock=True)
+    found = connection.execute(
+        turns.update()
+        .where(
+            turns.c.id == turn_id,
+            turns.c.session_id == session_id,
+            turns.c.outcome == "queued",
+        )
+        .values(outcome="cancelled", ended_at=now)
+    )
+    return found.rowcount == 1
+
+
 def next_queued(connection: Connection, session_id: str) -> str | None:
     turn_id: str | None = run(connection, _NEXT, {"given_session_id": session_id}).scalar()
     return turn_id

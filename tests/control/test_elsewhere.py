@@ -10,8 +10,11 @@ import pytest
 from lap_runtimes.base import Started
 from lap_runtimes.testing import Gate, ScriptedRuntime, say
 
+from lap_mcp.control.engine import SessionLimits
+from lap_mcp.control.opening import EngineOptions
 from lap_mcp.control.services import NewPrompt
-from lap_mcp.errors import Unavailable
+from lap_mcp.control.sessions import Sessions
+from lap_mcp.errors import NotFound, Unavailable
 from lap_mcp.model import LOCAL, Agent
 
 from .conftest import DEADLINE, ME, Agents, House
@@ -43,11 +46,16 @@ def without_secret(agents: Agents) -> Agents:
     return WithoutSecret(dict(agents.found))
 
 
+def gated() -> ScriptedRuntime:
+    """Each turn waits at the gate that is named as its prompt."""
+    return ScriptedRuntime(lambda turn: [Started(), Gate(turn.input.text), *say("ok")[1:]])
+
+
 @pytest.mark.parametrize("lacking", [without_agent, without_secret])
 async def test_a_server_that_lacks_the_agent_leaves_a_turn_to_one_that_has_it(
     house: House, agents: Agents, lacking: Callable[[Agents], Agents]
 ) -> None:
-    runtime = ScriptedRuntime(lambda turn: [Started(), Gate(turn.input.text), *say("ok")[1:]])
+    runtime = gated()
     agents.add(runtime)
     async with house.server(agents) as first:
         accepted = await first.prompt(ME, "helper", NewPrompt(text="a"))
@@ -94,3 +102,103 @@ async def test_a_turn_whose_agent_nobody_has_is_ended_in_words_after_its_time(
 
     assert turn.outcome == "failed"
     assert "LAB_KEY" in (turn.error or "") or "There is no agent" in (turn.error or "")
+
+
+async def three(sessions: Sessions, runtime: ScriptedRuntime) -> tuple[str, list[str]]:
+    """A session in which `a` runs and `b` and `c` are queued."""
+    first = await sessions.prompt(ME, "helper", NewPrompt(text="a"))
+    sid, ids = first.session.id, [first.turn.id]
+    for text in ("b", "c"):
+        queued = await sessions.prompt(ME, "helper", NewPrompt(text=text), session_id=sid)
+        ids.append(queued.turn.id)
+    with anyio.fail_after(DEADLINE):
+        await runtime.reached("a")
+    return sid, ids
+
+
+async def outcomes(sessions: Sessions, sid: str) -> list[str]:
+    return [turn.outcome for turn in await sessions.turns(LOCAL, sid)]
+
+
+async def test_cancelling_a_queued_turn_leaves_the_others_alone(
+    sessions: Sessions, agents: Agents
+) -> None:
+    runtime = gated()
+    agents.add(runtime)
+    sid, ids = await three(sessions, runtime)
+
+    await sessions.cancel(LOCAL, sid, turn_id=ids[1])
+
+    assert await outcomes(sessions, sid) == ["running", "cancelled", "queued"]
+    assert not runtime.cancels
+    runtime.release("a")
+    runtime.release("c")
+    await sessions.wait(LOCAL, sid, ids[2], timeout=DEADLINE)
+    assert await outcomes(sessions, sid) == ["completed", "cancelled", "completed"]
+
+
+async def test_cancelling_the_running_turn_leaves_the_queue(
+    sessions: Sessions, agents: Agents
+) -> None:
+    runtime = gated()
+    agents.add(runtime)
+    sid, ids = await three(sessions, runtime)
+
+    await sessions.cancel(LOCAL, sid, turn_id=ids[0])
+
+    assert len(runtime.cancels) == 1
+    runtime.release("b")
+    runtime.release("c")
+    await sessions.wait(LOCAL, sid, ids[2], timeout=DEADLINE)
+    assert await outcomes(sessions, sid) == ["cancelled", "completed", "completed"]
+    await sessions.cancel(LOCAL, sid, turn_id=ids[1])
+    assert await outcomes(sessions, sid) == ["cancelled", "completed", "completed"]
+
+
+async def test_a_turn_of_another_session_is_not_cancelled_through_ones_own(
+    sessions: Sessions, agents: Agents
+) -> None:
+    runtime = gated()
+    agents.add(runtime)
+    sid, ids = await three(sessions, runtime)
+    runtime.release("own")
+    own = await sessions.prompt(ME, "helper", NewPrompt(text="own"))
+
+    with pytest.raises(NotFound):
+        await sessions.cancel(LOCAL, own.session.id, turn_id=ids[1])
+
+    assert await outcomes(sessions, sid) == ["running", "queued", "queued"]
+
+
+async def test_another_server_cancels_one_turn_and_leaves_the_queue(
+    house: House, agents: Agents
+) -> None:
+    runtime = gated()
+    agents.add(runtime)
+    async with house.server(agents) as first, house.server(agents) as second:
+        sid, ids = await three(first, runtime)
+
+        await second.cancel(LOCAL, sid, turn_id=ids[2])
+        await second.cancel(LOCAL, sid, turn_id=ids[0])
+
+        runtime.release("b")
+        await first.wait(LOCAL, sid, ids[1], timeout=DEADLINE)
+        assert await outcomes(second, sid) == ["cancelled", "completed", "cancelled"]
+
+
+async def test_one_turn_that_nobody_drives_is_cancelled_and_the_queue_is_driven(
+    house: House, agents: Agents
+) -> None:
+    runtime = gated()
+    agents.add(runtime)
+    async with house.server(agents) as first:
+        sid, ids = await three(first, runtime)
+    quiet = EngineOptions(limits=SessionLimits(cancel_wait=2.0), adopt=False)
+    async with house.server(agents, options=quiet) as second:
+        await second.cancel(LOCAL, sid, turn_id=ids[0])
+        assert await outcomes(second, sid) == ["cancelled", "queued", "queued"]
+        runtime.release("b")
+        runtime.release("c")
+        assert await runners_of(second).adopt() == 1
+        await second.wait(LOCAL, sid, ids[2], timeout=DEADLINE)
+        assert await outcomes(second, sid) == ["cancelled", "completed", "completed"]
