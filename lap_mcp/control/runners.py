@@ -81,11 +81,13 @@ class Runners:
             lambda: [owner.id for owner in holders if owner.pid == 0 or owners.gone(owner)]
         )
 
-    async def tell(self, session_id: str, kind: commands.Kind, payload: Mapping[str, Any]) -> None:
-        """Leave word for the process that drives the session."""
+    async def tell(self, session_id: str, kind: commands.Kind, payload: Mapping[str, Any]) -> int:
+        """Leave word for the process that drives the session; the word's number."""
         command = Command(session_id, kind, payload)
         now = self.engine.clock.now()
-        await self.engine.database.write(lambda connection: commands.give(connection, command, now))
+        return await self.engine.database.write(
+            lambda connection: commands.give(connection, command, now)
+        )
 
     async def seize(self, session_id: str) -> tuple[Lease, str] | None:
         """The session's lease, if nobody alive holds it, and the turn that runs or waits."""
@@ -223,8 +225,10 @@ class _Told:
                     await answer_in_stream(
                         self._runner, payload["question"], payload["answer"], payload["by"]
                     )
+                case "steer" if payload["turn"] == self._runner.turn_id:
+                    await steer(self._runner, payload["text"], payload["id"])
                 case "steer":
-                    await steer(self._runner, payload["text"])
+                    log.info("turn %s had ended before it was steered", payload["turn"])
         except LapError as error:
             log.warning("%s of session %s: %s", self._command.kind,
                         self._command.session_id, error)  # fmt: skip

@@ -30,8 +30,9 @@ class Command:
 _DROP = commands.delete().where(commands.c.session_id == given(commands.c.session_id))
 
 
-def give(connection: Connection, command: Command, now: float) -> None:
-    connection.execute(
+def give(connection: Connection, command: Command, now: float) -> int:
+    """The command's number."""
+    row = connection.execute(
         commands.insert().values(
             session_id=command.session_id,
             kind=command.kind,
@@ -39,6 +40,12 @@ def give(connection: Connection, command: Command, now: float) -> None:
             at=now,
         )
     )
+    return int(row.inserted_primary_key[0])
+
+
+def withdraw(connection: Connection, number: int) -> bool:
+    """Whether nobody had taken the command: nobody will."""
+    return connection.execute(commands.delete().where(commands.c.id == number)).rowcount == 1
 
 
 def take(connection: Connection, owner: str, driven: Collection[str]) -> Sequence[Command]:

@@ -250,6 +250,12 @@ def read(
     ]
 
 
+def has(connection: Connection, turn_id: str, type_: EventType, native_id: str) -> bool:
+    """Whether the turn has this event."""
+    rows = run(connection, _KNOWN, {"given_turn_id": turn_id, "named": [native_id]})
+    return any(row.type == type_ for row in rows)
+
+
 def checkpoint(connection: Connection, lease: Lease, open_: Sequence[Delta]) -> None:
     """Keep open messages for followers in other processes; each replaces its earlier state.
 

@@ -6,16 +6,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 import pytest
-from lap_runtimes.base import Started
+from lap_runtimes.base import Prompt, Ref, Started
+from lap_runtimes.errors import Rejected
 from lap_runtimes.testing import Gate, ScriptedRuntime, say
 
+from lap_mcp.control import interjecting
 from lap_mcp.control.engine import SessionLimits
 from lap_mcp.control.opening import EngineOptions
 from lap_mcp.control.services import NewPrompt
 from lap_mcp.control.sessions import Sessions
 from lap_mcp.errors import NotFound, Unavailable
 from lap_mcp.model import LOCAL, Agent
+from lap_mcp.store import commands
 
 from .conftest import DEADLINE, ME, Agents, House
 from .engine_view import engine_of, runners_of
@@ -202,3 +206,80 @@ async def test_one_turn_that_nobody_drives_is_cancelled_and_the_queue_is_driven(
         assert await runners_of(second).adopt() == 1
         await second.wait(LOCAL, sid, ids[2], timeout=DEADLINE)
         assert await outcomes(second, sid) == ["cancelled", "completed", "completed"]
+
+
+async def test_a_turn_that_another_server_drives_is_steered_once_it_took_the_message(
+    house: House, agents: Agents
+) -> None:
+    runtime = gated()
+    agents.add(runtime)
+    async with house.server(agents) as first, house.server(agents) as second:
+        accepted = await first.prompt(ME, "helper", NewPrompt(text="a"))
+        sid = accepted.session.id
+        with anyio.fail_after(DEADLINE):
+            await runtime.reached("a")
+
+        steered = await second.prompt(
+            ME, "helper", NewPrompt(text="left", steer=True), session_id=sid
+        )
+
+        assert steered.steered
+        assert [prompt.text for prompt in runtime.steers] == ["left"]
+        events = await second.events(LOCAL, sid)
+        assert [e.payload["text"] for e in events if e.payload.get("steered")] == ["left"]
+        runtime.release("a")
+        await first.wait(LOCAL, sid, accepted.turn.id, timeout=DEADLINE)
+
+
+class Deaf(ScriptedRuntime):
+    async def steer(self, ref: Ref, prompt: Prompt) -> None:
+        raise Rejected("too late for that", kind="conflict")
+
+
+async def test_a_message_that_the_other_server_did_not_take_is_not_called_taken(
+    house: House, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runtime refuses it, or nobody reads what was left for the driver."""
+    monkeypatch.setattr(interjecting, "_ELSEWHERE", 0.5)
+    runtime = Deaf(lambda turn: [Started(), Gate(turn.input.text), *say("ok")[1:]])
+    agents.add(runtime)
+    limits = SessionLimits(cancel_wait=0.5)
+    async with house.server(agents) as first, house.server(agents, limits) as second:
+        accepted = await first.prompt(ME, "helper", NewPrompt(text="a"))
+        sid = accepted.session.id
+        with anyio.fail_after(DEADLINE):
+            await runtime.reached("a")
+        left = NewPrompt(text="left", steer=True)
+
+        with pytest.raises(Unavailable):
+            await second.prompt(ME, "helper", left, session_id=sid)
+
+        monkeypatch.setattr(runners_of(first), "consume", anyio.lowlevel.checkpoint)
+        with pytest.raises(Unavailable, match="does not react|has not said"):
+            await second.prompt(ME, "helper", left, session_id=sid)
+        owner = engine_of(first).owner
+        assert not await engine_of(first).database.read(lambda c: commands.waiting(c, owner))
+        runtime.release("a")
+        await first.wait(LOCAL, sid, accepted.turn.id, timeout=DEADLINE)
+    assert not runtime.steers
+
+
+async def test_a_turn_whose_server_ended_is_taken_up_to_be_steered(
+    house: House, agents: Agents
+) -> None:
+    runtime = gated()
+    agents.add(runtime)
+    async with house.server(agents) as first:
+        accepted = await first.prompt(ME, "helper", NewPrompt(text="a"))
+        sid = accepted.session.id
+        with anyio.fail_after(DEADLINE):
+            await runtime.reached("a")
+    quiet = EngineOptions(limits=SessionLimits(cancel_wait=2.0), adopt=False)
+    async with house.server(agents, options=quiet) as second:
+        await second.prompt(ME, "helper", NewPrompt(text="left", steer=True), session_id=sid)
+
+        assert [prompt.text for prompt in runtime.steers] == ["left"]
+        runtime.release("a")
+        done = await second.wait(LOCAL, sid, accepted.turn.id, timeout=DEADLINE)
+    assert done.outcome == "completed"
+    assert runtime.attaches
