@@ -6,7 +6,7 @@ Everything that decides who may go on is decided here, inside one transaction.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -308,6 +308,12 @@ def of_session(connection: Connection, session_id: str) -> Sequence[Turn]:
         sa.select(turns).where(turns.c.session_id == session_id).order_by(turns.c.number)
     )
     return [_turn(row) for row in rows]
+
+
+def prompts(connection: Connection, turn_ids: Collection[str]) -> Mapping[str, str]:
+    """The whole prompts of these turns."""
+    rows = connection.execute(sa.select(turns.c.id, turns.c.prompt).where(turns.c.id.in_(turn_ids)))
+    return {row.id: row.prompt for row in rows}
 
 
 def open_turns(connection: Connection, session_id: str) -> Sequence[tuple[Turn, str]]:
