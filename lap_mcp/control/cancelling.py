@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from lap_mcp.errors import LapError, LeaseLost
 from lap_mcp.model import StoredEvent
 from lap_mcp.store import driving as moments
-from lap_mcp.store import leases
+from lap_mcp.store import leases, waiting
 from lap_mcp.store import turns as turn_store
 from lap_mcp.store.events import NewEvent, Progress
 from lap_mcp.store.leases import Lease
@@ -57,7 +57,7 @@ async def cancel_turn(engine: Engine, runners: Runners, session_id: str, turn_id
     """
     now = engine.clock.now()
     dropped = await engine.database.write(
-        lambda connection: turn_store.drop_one(connection, session_id, turn_id, now)
+        lambda connection: waiting.drop_one(connection, session_id, turn_id, now)
     )
     if dropped or await _has_ended(engine, session_id, turn_id):
         return

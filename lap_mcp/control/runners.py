@@ -20,7 +20,8 @@ from lap_mcp.store import commands, leases, owners, turns
 from lap_mcp.store.commands import Command
 from lap_mcp.store.driving import Next, begin_next
 from lap_mcp.store.leases import Lease
-from lap_mcp.store.turns import TurnRecord, Unattended
+from lap_mcp.store.turns import TurnRecord
+from lap_mcp.store.waiting import Unattended, unattended
 
 from .engine import Engine
 from .jobs import opening
@@ -108,8 +109,8 @@ class Runners:
         if self._leaving:
             return 0
         now = self.engine.clock.now()
-        waiting = await self.engine.database.read(turns.unattended)
-        open_ = [entry for entry in waiting if entry.session_id not in self._runners]
+        found = await self.engine.database.read(unattended)
+        open_ = [entry for entry in found if entry.session_id not in self._runners]
         self._left.intersection_update(entry.session_id for entry in open_)
         if not open_:
             return 0

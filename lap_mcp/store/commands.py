@@ -32,15 +32,14 @@ _DROP = commands.delete().where(commands.c.session_id == given(commands.c.sessio
 
 def give(connection: Connection, command: Command, now: float) -> int:
     """The command's number."""
-    row = connection.execute(
-        commands.insert().values(
-            session_id=command.session_id,
-            kind=command.kind,
-            payload=dump(command.payload),
-            at=now,
-        )
+    query = commands.insert().values(
+        session_id=command.session_id,
+        kind=command.kind,
+        payload=dump(command.payload),
+        at=now,
     )
-    return int(row.inserted_primary_key[0])
+    number: int = connection.execute(query.returning(commands.c.id)).scalar_one()
+    return number
 
 
 def withdraw(connection: Connection, number: int) -> bool:
