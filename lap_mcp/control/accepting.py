@@ -63,7 +63,9 @@ def accept(connection: Connection, prompted: Prompted, limits: SessionLimits) ->
     session = _session(connection, prompted, prompted.session_id)
     waiting = list(turns.open_turns(connection, session.id))
     for turn, digest in waiting:
-        if turn.outcome == "running" and digest == prompted.new.digest:
+        # Queued, running or waiting for an answer: a caller that was cut off asks again.
+        wanted_now = prompted.steer and turn.outcome == "queued"
+        if digest == prompted.new.digest and not wanted_now:
             return Decision(kind="joined", session=session, turn=turn)
     if session.status == "requires_action":
         return _answers(connection, session, waiting[0][0])

@@ -114,8 +114,9 @@ async def _note(
         raise _too_late() from error
 
 
-async def steer(runner: Runner, text: str) -> None:
-    """Put a message into the running turn.
+async def steer(runner: Runner, text: str, word: str | None = None) -> None:
+    """Put a message into the running turn.  `word`: the event's id, by which whoever asked for it
+    from another process finds it.
 
     Raises:
         Unavailable: the runtime did not take it.
@@ -129,7 +130,7 @@ async def steer(runner: Runner, text: str) -> None:
         raise Unavailable(f"The runtime did not take the message: {failure.message}") from failure
     except TimeoutError as error:
         raise Unavailable("The runtime did not take the message in time.") from error
-    event = NewEvent(type="user.message", payload={"text": text, "steered": True})
+    event = NewEvent(type="user.message", payload={"text": text, "steered": True}, native_id=word)
     try:
         await runner.leased.append([event])
     except LeaseLost as error:

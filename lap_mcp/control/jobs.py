@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from lap_runtimes import base
+from sqlalchemy import Connection
 
-from lap_mcp.model import session_file_uri
+from lap_mcp.model import StoredEvent, session_file_uri
 from lap_mcp.store import events as event_store
 from lap_mcp.store import questions as question_store
+from lap_mcp.store import turns as turn_store
 from lap_mcp.store.blobs import BlobStore
 from lap_mcp.store.codec import dump
 from lap_mcp.store.events import NewEvent
@@ -22,7 +24,7 @@ from .nested import PREFIX
 from .recording import shortened
 
 _HISTORY = 1000
-"""Messages of a session that are sent along."""
+"""Messages of a session that are sent along: the last ones."""
 
 
 async def job_of(engine: Engine, record: TurnRecord) -> Job:
@@ -75,22 +77,42 @@ async def _history(
     """What was said in the turns before, for a runtime that keeps nothing itself."""
     if capabilities.conversation != "caller":
         return None
-    said = await engine.database.read(
-        lambda connection: event_store.read(
+
+    def query(connection: Connection) -> tuple[Sequence[StoredEvent], Mapping[str, str]]:
+        said = event_store.newest(
             connection,
             record.turn.session_id,
             types=["user.message", "agent.message"],
             limit=_HISTORY,
+            without=record.turn.id,
         )
-    )
-    return [
+        # An event holds head and tail of a long prompt; and of the turn in whose middle the last
+        # ones begin, what it was asked is told first.
+        wanted = {e.turn_id for e in [*said[:1], *filter(_is_prompt, said)]}
+        return said, turn_store.prompts(connection, wanted)
+
+    said, prompts = await engine.database.read(query)
+    told = [
         base.PastMessage(
             role="user" if event.type == "user.message" else "agent",
-            text=await whole_text(engine.blobs, event.payload),
+            text=prompts[event.turn_id]
+            if _is_prompt(event)
+            else await whole_text(engine.blobs, event.payload),
         )
         for event in said
-        if event.turn_id != record.turn.id
     ]
+    if said and not _is_prompt(said[0]):
+        told.insert(0, base.PastMessage(role="user", text=prompts[said[0].turn_id]))
+    return told
+
+
+def _is_prompt(event: StoredEvent) -> bool:
+    """What a turn began with: no answer in it, and nothing that was put into it as it ran."""
+    return (
+        event.type == "user.message"
+        and "question_id" not in event.payload
+        and not event.payload.get("steered")
+    )
 
 
 async def whole_text(blobs: BlobStore, payload: Mapping[str, Any]) -> str:

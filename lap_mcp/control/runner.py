@@ -117,7 +117,8 @@ class Runner:
         try:
             job = await job_of(self.engine, record)
         except LapError as error:
-            return await self._end("failed", str(error))
+            # Those queued behind may have more time than this one to find a server that can.
+            return await self._end("failed", str(error), queue=not self._adopted)
         in_stream = job.runtime.capabilities.answer == "in_stream"
         finished = await self._finished() if self._adopted else ()
         self.intake.begin(record.ref, finished, in_stream=in_stream)
@@ -268,7 +269,9 @@ class Runner:
         *,
         kind: str | None = None,
         gone: bool = False,
+        queue: bool = True,
     ) -> str | None:
+        """`queue`: go on with the turn that is queued next."""
         leased, now = self.leased, self.leased.now
         self.intake.flush()
         words = None if error is None else storable(self.engine.scrubber.text(error))
@@ -292,7 +295,7 @@ class Runner:
                 self.turn_id,
                 replace(self._last, outcome=outcome, error=words, status=status),
                 closing=closing,
-                opening=None if self._leaving else opening,
+                opening=opening if queue and not self._leaving else None,
                 now=now,
                 memory=leased.memory,
             )

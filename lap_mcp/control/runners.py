@@ -15,12 +15,13 @@ import anyio.to_thread
 from sqlalchemy import Connection
 
 from lap_mcp.clock import new_id
-from lap_mcp.errors import LapError, Unavailable
+from lap_mcp.errors import LapError, NotFound, Unavailable
 from lap_mcp.store import commands, leases, owners, turns
 from lap_mcp.store.commands import Command
 from lap_mcp.store.driving import Next, begin_next
 from lap_mcp.store.leases import Lease
 from lap_mcp.store.turns import TurnRecord
+from lap_mcp.store.waiting import Unattended, unattended
 
 from .engine import Engine
 from .jobs import opening
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _LEAVE = 8.0
 """Seconds that turns have to end when the server stops."""
+_A_DAY = 24 * 3600.0
+"""Seconds that a turn waits for a server that has its agent, where no deadline of it is known."""
 
 
 class Runners:
@@ -38,6 +41,8 @@ class Runners:
         self.engine = engine
         self._runners: dict[str, Runner] = {}
         self._leaving = False
+        self._left: set[str] = set()
+        """Sessions of agents that cannot be used here: left to a server that can."""
 
     def __len__(self) -> int:
         return len(self._runners)
@@ -77,11 +82,13 @@ class Runners:
             lambda: [owner.id for owner in holders if owner.pid == 0 or owners.gone(owner)]
         )
 
-    async def tell(self, session_id: str, kind: commands.Kind, payload: Mapping[str, Any]) -> None:
-        """Leave word for the process that drives the session."""
+    async def tell(self, session_id: str, kind: commands.Kind, payload: Mapping[str, Any]) -> int:
+        """Leave word for the process that drives the session; the word's number."""
         command = Command(session_id, kind, payload)
         now = self.engine.clock.now()
-        await self.engine.database.write(lambda connection: commands.give(connection, command, now))
+        return await self.engine.database.write(
+            lambda connection: commands.give(connection, command, now)
+        )
 
     async def seize(self, session_id: str) -> tuple[Lease, str] | None:
         """The session's lease, if nobody alive holds it, and the turn that runs or waits."""
@@ -102,18 +109,35 @@ class Runners:
         if self._leaving:
             return 0
         now = self.engine.clock.now()
-        waiting = await self.engine.database.read(
-            lambda connection: turns.unattended(connection, now)
-        )
-        open_ = [entry for entry in waiting if entry[0] not in self._runners]
+        found = await self.engine.database.read(unattended)
+        open_ = [entry for entry in found if entry.session_id not in self._runners]
+        self._left.intersection_update(entry.session_id for entry in open_)
         if not open_:
             return 0
         dead = set(await self.dead())
         adopted = 0
-        for session_id, owner, ends in open_:
-            if owner is None or owner in dead or ends < now:
-                adopted += await self._adopt(session_id, dead, held=owner is not None)
+        for entry in open_:
+            free = entry.owner is None or entry.owner in dead or entry.until < now
+            if free and self._is_ours(entry, now):
+                adopted += await self._adopt(entry.session_id, dead, held=entry.owner is not None)
         return adopted
+
+    def _is_ours(self, entry: Unattended, now: float) -> bool:
+        """Whether its agent can be used here, or its time is over and it only has to be ended."""
+        patience = _A_DAY
+        try:
+            agent = self.engine.runtimes.agent(entry.agent)
+            patience = agent.deadline
+            self.engine.runtimes.runtime_for(agent)
+        except (NotFound, Unavailable) as error:
+            if entry.since + patience < now:
+                return True
+            if entry.session_id not in self._left:
+                self._left.add(entry.session_id)
+                log.warning("session %s is left to a server that has its agent: %s",
+                            entry.session_id, error)  # fmt: skip
+            return False
+        return True
 
     async def _adopt(self, session_id: str, dead: Collection[str], *, held: bool) -> int:
         now = self.engine.clock.now()
@@ -202,8 +226,10 @@ class _Told:
                     await answer_in_stream(
                         self._runner, payload["question"], payload["answer"], payload["by"]
                     )
+                case "steer" if payload["turn"] == self._runner.turn_id:
+                    await steer(self._runner, payload["text"], payload["id"])
                 case "steer":
-                    await steer(self._runner, payload["text"])
+                    log.info("turn %s had ended before it was steered", payload["turn"])
         except LapError as error:
             log.warning("%s of session %s: %s", self._command.kind,
                         self._command.session_id, error)  # fmt: skip

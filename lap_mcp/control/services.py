@@ -169,9 +169,14 @@ class SessionsAPI(Protocol):
         """
         ...
 
-    async def cancel(self, principal: Principal, session_id: str) -> Session:
+    async def cancel(
+        self, principal: Principal, session_id: str, *, turn_id: str | None = None
+    ) -> Session:
         """End the running turn and drop queued ones; returns when that is done or, with a runtime
-        that does not react within its deadline, says so in the turn's error."""
+        that does not react within its deadline, says so in the turn's error.
+
+        `turn_id`: end this one only, running or queued; the others go on.
+        """
         ...
 
     async def files(self, principal: Principal, session_id: str) -> Sequence[SessionFile]: ...

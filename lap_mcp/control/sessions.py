@@ -28,7 +28,7 @@ from lap_mcp.store import questions as question_store
 from lap_mcp.store import turns as turn_store
 from lap_mcp.store.turns import NewTurn
 
-from . import cancelling, directing, following, handing_over
+from . import cancelling, following, handing_over, interjecting
 from .accepting import Decision, Prompted, accept
 from .answering import Answering
 from .detached import to_its_end
@@ -157,7 +157,7 @@ class Sessions:
             self._runners.run(decision.lease, turn.id, record=decision.record)
             self._tell_handed(decision.handed)
         elif decision.kind == "steer":
-            await self._steer(session, prompt)
+            await self._steer(session, turn, prompt)
             return Accepted(session=session, turn=turn, steered=True)
         elif decision.kind == "answers" and decision.question is not None:
             turn = await self._answering.answer(
@@ -173,18 +173,14 @@ class Sessions:
             if live is not None:
                 live.publish([event])
 
-    async def _steer(self, session: Session, prompt: NewPrompt) -> None:
+    async def _steer(self, session: Session, turn: Turn, prompt: NewPrompt) -> None:
         agent = self._engine.runtimes.agent(session.agent)
         if not self._engine.runtimes.runtime_for(agent).capabilities.steer:
             raise Invalid(
                 f"{agent.name} cannot be steered: its runtime ({agent.runtime}) has no way.",
                 remedy="Send the prompt without steer; it is queued.",
             )
-        runner = self._runners.find(session.id)
-        if runner is not None:
-            await directing.steer(runner, prompt.text)
-        else:
-            await self._runners.tell(session.id, "steer", {"text": prompt.text})
+        await interjecting.steer(self._engine, self._runners, session.id, turn.id, prompt.text)
 
     async def get(self, principal: Principal, session_id: str) -> Session:
         return await self._engine.database.read(
@@ -315,11 +311,17 @@ class Sessions:
             lambda: self._answering.answer(question, answer, by=by), "answer"
         )
 
-    async def cancel(self, principal: Principal, session_id: str) -> Session:
+    async def cancel(
+        self, principal: Principal, session_id: str, *, turn_id: str | None = None
+    ) -> Session:
         await self.get(principal, session_id)
-        await self._detached(
-            lambda: cancelling.cancel(self._engine, self._runners, session_id), "cancel"
-        )
+        engine, runners = self._engine, self._runners
+        if turn_id is None:
+            await self._detached(lambda: cancelling.cancel(engine, runners, session_id), "cancel")
+        else:
+            await self._detached(
+                lambda: cancelling.cancel_turn(engine, runners, session_id, turn_id), "cancel"
+            )
         return await self.get(principal, session_id)
 
     async def files(self, principal: Principal, session_id: str) -> Sequence[SessionFile]:

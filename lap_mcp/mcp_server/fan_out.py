@@ -191,8 +191,7 @@ class _Round:
 
     def _let_go(self, held: Held) -> None:
         if held.agent is not None and held.agent.cancel_on_disconnect:
-            sessions = self._services.sessions
-            self._call.background(lambda: sessions.cancel(held.principal, held.session_id))
+            self._call.background(held.cancel)
 
 
 def _result(answers: Sequence[Answered], wait: float) -> t.CallToolResult:

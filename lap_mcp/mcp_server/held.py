@@ -35,6 +35,10 @@ class Held:
             self.principal, self.session_id, self.turn_id, timeout=timeout
         )
 
+    async def cancel(self) -> None:
+        """End this turn only: others of its session belong to other calls."""
+        await self.services.sessions.cancel(self.principal, self.session_id, turn_id=self.turn_id)
+
     async def questions(self) -> Sequence[Question]:
         found = await self.services.sessions.questions(self.principal, session_id=self.session_id)
         return [q for q in found if q.turn_id == self.turn_id and q.status == "open"]

@@ -42,7 +42,7 @@ async def hold(call: Call, held: Held, wait_s: float | None) -> ToolResult:
             return await _told(call, held, wait)
     except anyio.get_cancelled_exc_class():
         if held.agent is not None and held.agent.cancel_on_disconnect:
-            call.background(lambda: held.services.sessions.cancel(held.principal, held.session_id))
+            call.background(held.cancel)
         raise
 
 

@@ -92,7 +92,7 @@ class TurnBody:
             return True
 
     async def cancel(self) -> None:
-        await self._held.services.sessions.cancel(self._held.principal, self._held.session_id)
+        await self._held.cancel()
 
 
 async def restored(

@@ -30,15 +30,21 @@ class Command:
 _DROP = commands.delete().where(commands.c.session_id == given(commands.c.session_id))
 
 
-def give(connection: Connection, command: Command, now: float) -> None:
-    connection.execute(
-        commands.insert().values(
-            session_id=command.session_id,
-            kind=command.kind,
-            payload=dump(command.payload),
-            at=now,
-        )
+def give(connection: Connection, command: Command, now: float) -> int:
+    """The command's number."""
+    query = commands.insert().values(
+        session_id=command.session_id,
+        kind=command.kind,
+        payload=dump(command.payload),
+        at=now,
     )
+    number: int = connection.execute(query.returning(commands.c.id)).scalar_one()
+    return number
+
+
+def withdraw(connection: Connection, number: int) -> bool:
+    """Whether nobody had taken the command: nobody will."""
+    return connection.execute(commands.delete().where(commands.c.id == number)).rowcount == 1
 
 
 def take(connection: Connection, owner: str, driven: Collection[str]) -> Sequence[Command]:

@@ -237,17 +237,46 @@ def read(
         asked["given_turn_id"] = turn_id
     if types:
         asked["types"] = list(types)
-    return [
-        StoredEvent(
-            session_id=row.session_id,
-            seq=row.seq,
-            turn_id=row.turn_id,
-            type=row.type,
-            payload=load(row.payload),
-            at=row.at,
+    return [_event(row) for row in run(connection, query, asked)]
+
+
+def newest(
+    connection: Connection,
+    session_id: str,
+    *,
+    types: Sequence[str],
+    limit: int,
+    without: str,
+) -> Sequence[StoredEvent]:
+    """The last events of these types in their order, but for those of the turn `without`."""
+    query = (
+        sa.select(events)
+        .where(
+            events.c.session_id == session_id,
+            events.c.type.in_(types),
+            events.c.turn_id != without,
         )
-        for row in run(connection, query, asked)
-    ]
+        .order_by(events.c.seq.desc())
+        .limit(limit)
+    )
+    return [_event(row) for row in reversed(connection.execute(query).all())]
+
+
+def _event(row: sa.Row[Any]) -> StoredEvent:
+    return StoredEvent(
+        session_id=row.session_id,
+        seq=row.seq,
+        turn_id=row.turn_id,
+        type=row.type,
+        payload=load(row.payload),
+        at=row.at,
+    )
+
+
+def has(connection: Connection, turn_id: str, type_: EventType, native_id: str) -> bool:
+    """Whether the turn has this event."""
+    rows = run(connection, _KNOWN, {"given_turn_id": turn_id, "named": [native_id]})
+    return any(row.type == type_ for row in rows)
 
 
 def checkpoint(connection: Connection, lease: Lease, open_: Sequence[Delta]) -> None:

@@ -6,7 +6,7 @@ Everything that decides who may go on is decided here, inside one transaction.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -310,6 +310,12 @@ def of_session(connection: Connection, session_id: str) -> Sequence[Turn]:
     return [_turn(row) for row in rows]
 
 
+def prompts(connection: Connection, turn_ids: Collection[str]) -> Mapping[str, str]:
+    """The whole prompts of these turns."""
+    rows = connection.execute(sa.select(turns.c.id, turns.c.prompt).where(turns.c.id.in_(turn_ids)))
+    return {row.id: row.prompt for row in rows}
+
+
 def open_turns(connection: Connection, session_id: str) -> Sequence[tuple[Turn, str]]:
     """Turns that have not ended, in order, each with its digest."""
     rows = run(connection, _OPEN, {"given_session_id": session_id})
@@ -376,22 +382,3 @@ def drop_queued(connection: Connection, session_id: str, error: str | None, now:
 def next_queued(connection: Connection, session_id: str) -> str | None:
     turn_id: str | None = run(connection, _NEXT, {"given_session_id": session_id}).scalar()
     return turn_id
-
-
-def unattended(connection: Connection, now: float) -> Sequence[tuple[str, str | None, float]]:
-    """Sessions with something to drive: (id, lease owner, lease until).
-
-    A turn that waits for an answer is one where somebody held the stream that the answer goes to.
-    """
-    rows = connection.execute(
-        sa.select(sessions.c.id, sessions.c.lease_owner, sessions.c.lease_until)
-        .select_from(sessions.join(turns, turns.c.session_id == sessions.c.id))
-        .where(
-            sa.or_(
-                turns.c.outcome.in_(["running", "queued"]),
-                sa.and_(turns.c.outcome == "requires_action", sessions.c.lease_owner.is_not(None)),
-            )
-        )
-        .distinct()
-    )
-    return [(row.id, row.lease_owner, row.lease_until) for row in rows]

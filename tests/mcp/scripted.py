@@ -58,6 +58,8 @@ class Room:
     followers: set[MemoryObjectSendStream[Followed]] = field(default_factory=set)
     open_text: str = ""
     scope: anyio.CancelScope | None = None
+    playing: str = ""
+    """The turn that runs in `scope`."""
     changed: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -172,6 +174,7 @@ class ScriptedSessions:
     async def _play(self, room: Room, turn_id: str, prompt: NewPrompt) -> None:
         script = self.registry.scripts[room.session.agent]
         stage = Stage(self, room, turn_id, prompt)
+        room.playing = turn_id
         with anyio.CancelScope() as room.scope:
             try:
                 await script(stage)
@@ -379,9 +382,19 @@ class ScriptedSessions:
             self._status(room, "running")
         return await self.turn(principal, room.session.id, question.turn_id)
 
-    async def cancel(self, principal: Principal, session_id: str) -> Session:
+    async def cancel(
+        self, principal: Principal, session_id: str, *, turn_id: str | None = None
+    ) -> Session:
         room = self._room(principal, session_id)
-        if room.scope is not None:
+        if turn_id is not None and self._outcome(room, turn_id) == "queued":
+            self._set(room, turn_id, outcome="cancelled", ended_at=time.time())
+            self._status(room, room.session.status)
+            return room.session
+        if turn_id is None:
+            for turn in room.turns:
+                if turn.outcome == "queued":
+                    self._set(room, turn.id, outcome="cancelled", ended_at=time.time())
+        if room.scope is not None and turn_id in (None, room.playing):
             room.scope.cancel()
             while room.session.status in ("running", "requires_action"):
                 await room.changed.wait()

@@ -69,3 +69,25 @@ async def test_calls_that_are_cut_off_end_the_turns_of_an_agent_that_wants_it() 
         await until(lambda: world.sessions.running == 0, 60)
         await until(lambda: len(asyncio.all_tasks()) <= before, 30)
         assert len(s.face.tasks) == 0
+
+
+@pytest.mark.parametrize("name", ["slow_bound", "ask_agents"])
+async def test_a_call_that_is_cut_off_ends_no_turn_of_another_call(name: str) -> None:
+    """Of a session: another call prompts it too."""
+    async with served() as s, s.client() as client:
+        asked: dict[str, Any] = {"prompt": "60"}
+        if name == "ask_agents":
+            asked["agents"] = ["slow", "slow_bound"]
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, name, asked)
+            await until(lambda: s.world.sessions.running == len(asked.get("agents", [name])))
+            (room,) = [
+                room
+                for room in s.world.sessions.rooms.values()
+                if room.session.agent == "slow_bound"
+            ]
+            more = {"prompt": "61", "session": room.session.id, "wait_s": 0}
+            await client.call_tool("slow_bound", more)
+            group.cancel_scope.cancel()
+        await until(lambda: room.turns[0].outcome == "cancelled", 30)
+        assert room.turns[1].outcome == "queued"

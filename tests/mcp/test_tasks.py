@@ -121,6 +121,18 @@ async def test_cancelling_the_task_cancels_the_turn() -> None:
         assert s.world.sessions.running == 0
 
 
+async def test_cancelling_a_task_ends_no_turn_of_another_call() -> None:
+    async with served() as s, s.client(extensions=[TasksExtension()]) as client:
+        running = await call_as_task(client, "slow", "60")
+        session = running.partition(".")[0]
+        result = await client.call_tool("slow", {"prompt": "61", "session": session})
+        queued = text(result).split()[1]
+        await task_cancel(client, queued)
+        room = s.world.sessions.rooms[session]
+        assert [turn.outcome for turn in room.turns] == ["running", "cancelled"]
+        assert (await task_get(client, running)).status == "working"
+
+
 async def test_a_turn_cancelled_by_other_means_is_a_cancelled_task() -> None:
     async with served() as s, s.client(extensions=[TasksExtension()]) as client:
         task_id = await call_as_task(client, "slow", "60")
