@@ -13,6 +13,7 @@ from lap_mcp.store import driving as moments
 from lap_mcp.store import turns as turn_store
 from lap_mcp.store.events import NewEvent, Progress
 from lap_mcp.store.leases import Lease
+from lap_mcp.store.turns import Phase
 
 from . import directing
 from .engine import Engine
@@ -80,7 +81,7 @@ async def _ended_here(engine: Engine, runners: Runners, session_id: str, outcome
 async def _without_driver(engine: Engine, lease: Lease, turn_id: str, outcome: Outcome) -> None:
     """A turn that waits for answers, or whose process died: we hold its lease now."""
     note = "" if outcome == "cancelled" else "Nobody answered its question in time. "
-    note += await _tell_runtime(engine, lease.session_id)
+    note += await _tell_runtime(engine, lease.session_id, turn_id)
     now = engine.clock.now()
     closing = [
         NewEvent(type="user.interrupt", payload={}),
@@ -107,12 +108,18 @@ async def _without_driver(engine: Engine, lease: Lease, turn_id: str, outcome: O
         engine.hub.release(live)
 
 
-async def _tell_runtime(engine: Engine, session_id: str) -> str:
-    session = await engine.database.read(
-        lambda connection: turn_store.find_session(connection, None, session_id)
+async def _tell_runtime(engine: Engine, session_id: str, turn_id: str) -> str:
+    session, record = await engine.database.read(
+        lambda connection: (
+            turn_store.find_session(connection, None, session_id),
+            turn_store.record(connection, turn_id),
+        )
     )
+    if record.phase == Phase.STORED:
+        return ""  # nothing was sent
     try:
         runtime = engine.runtimes.runtime_for(engine.runtimes.agent(session.agent))
     except LapError as error:
         return f"Its runtime could not be told to stop: {error.message}"
-    return await tell_to_stop(runtime, session.ref, engine.limits.cancel_wait)
+    ref = session.ref if record.phase == Phase.BEGUN else {}
+    return await tell_to_stop(runtime, ref, engine.limits.cancel_wait)
