@@ -159,7 +159,7 @@ class _Bridge(httpx.AsyncBaseTransport):
         try:
             error = json.loads(body).get("error", {})
             code, details = error.get("code"), error.get("details")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             code, details = None, None
         if isinstance(code, int) and code < 0:
             return httpx.Response(200, headers={"content-type": "application/json"}, content=body)
