@@ -53,6 +53,7 @@ async def _tell(runner: Runner, runtime: base.Runtime, wait: float) -> None:
     """Tell the runtime as soon as the turn has an id of its own, and let it end by itself."""
     remote = runtime.capabilities.cancel == "remote"
     ended = runner.ended  # a turn that follows has another
+    give_up = anyio.current_time() + _REF_WAIT + 2 * wait
     if remote:
         # What ends with its stream need not be waited for as long.
         ends = runtime.capabilities.on_disconnect == "aborts"
@@ -64,8 +65,8 @@ async def _tell(runner: Runner, runtime: base.Runtime, wait: float) -> None:
     if ended.is_set():
         return
     runner.complaint = f"{runner.complaint} {note}".strip()
-    if remote and not note:
-        with anyio.move_on_after(wait):
+    if remote and runner.intake.begun and not note:
+        with anyio.move_on_after(min(wait, give_up - anyio.current_time())):
             await ended.wait()
 
 
@@ -136,7 +137,11 @@ async def steer(runner: Runner, text: str) -> None:
     """
     if runner.runtime is None:
         raise Conflict("The turn has only just been taken over; try again in a second.")
-    if not await until(lambda: runner.intake.begun or runner.ended.is_set(), _REF_WAIT):
+    ended = runner.ended  # a turn that follows has another
+    await until(lambda: runner.intake.begun or ended.is_set(), _REF_WAIT)
+    if ended.is_set():
+        raise _too_late()
+    if not runner.intake.begun:
         raise Unavailable("The runtime has not taken the turn yet; try again in a second.")
     try:
         with anyio.fail_after(runner.engine.limits.cancel_wait):

@@ -46,6 +46,17 @@ FOREIGN: tuple[tuple[type[Exception], Kind], ...] = (
 )
 """An error that the agent answered with, and what it is to us."""
 
+_NO_A2A = (
+    ParseError,
+    httpx.HTTPError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+)
+"""What the SDK raises for an answer that is none."""
+
 
 @contextmanager
 def foreign_errors(where: str) -> Iterator[None]:
@@ -58,7 +69,7 @@ def foreign_errors(where: str) -> Iterator[None]:
         raise Rejected(f"{where}: {words}", kind=kind, sent=kind not in NOT_BEGUN) from exc
     except foreign.A2AError as exc:
         raise ProtocolError(f"{where} does not speak A2A: {clean(str(exc))}") from exc
-    except (ParseError, httpx.HTTPError, ValueError, TypeError, KeyError, AttributeError) as exc:
+    except _NO_A2A as exc:
         raise ProtocolError(f"{where} does not speak A2A: {clean(str(exc))}") from exc
 
 

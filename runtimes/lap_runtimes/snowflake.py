@@ -30,7 +30,7 @@ from lap_runtimes.base import (
     Turn,
 )
 from lap_runtimes.config import HTTPRuntimeConfig
-from lap_runtimes.errors import ProtocolError, Rejected, Unsupported
+from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.http import Reply
 from lap_runtimes.responses_fold import Cursor
 from lap_runtimes.snowflake_fold import CODES, RunFold
@@ -151,11 +151,14 @@ class SnowflakeRuntime:
     async def _has_ended(self, ref: Ref) -> bool:
         """Whether the run's events, told from the first, come to an end at once.  Snowflake has no
         call for its status."""
-        with anyio.move_on_after(_AT_ONCE):
-            async with aclosing(self._again(RunFold(ref), None)) as events:
-                async for event in events:
-                    if isinstance(event, Done):
-                        return True
+        try:
+            with anyio.move_on_after(_AT_ONCE):
+                async with aclosing(self._again(RunFold(ref), None)) as events:
+                    async for event in events:
+                        if isinstance(event, Done):
+                            return True
+        except RuntimeFailure:
+            pass  # not known: that the run cannot be cancelled is what is told
         return False
 
     async def aclose(self) -> None:

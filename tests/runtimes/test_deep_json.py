@@ -4,12 +4,14 @@ wrong: `json.loads` raises `RecursionError` for it, which is no `ValueError`."""
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from lap_runtimes import a2a_legacy
 from lap_runtimes.cursor_fold import RunFold as CursorFold
 from lap_runtimes.errors import ProtocolError, RuntimeFailure
 from lap_runtimes.managed import parsed
@@ -82,6 +84,11 @@ def test_whoever_parses_what_a_peer_sent_expects_it_to_nest_too_deep() -> None:
 def test_an_event_that_nests_too_deep_is_a_protocol_error(feed: Callable[[], Any]) -> None:
     with pytest.raises(ProtocolError, match="not JSON"):
         feed()
+
+
+def test_what_the_sdk_of_older_a2a_agents_parses_is_translated_too() -> None:
+    with pytest.raises(ProtocolError, match="does not speak A2A"), a2a_legacy.foreign_errors("x"):
+        json.loads(DEEP)
 
 
 @pytest.mark.parametrize("status", [200, 400])
