@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -16,12 +17,22 @@ _LONGEST_KEY = 5000
 """Characters of a key that is known by how it begins: no real one is longer."""
 
 
+MAX_ISSUED = 32
+"""Newest values that expire, of all runtimes."""
+
+
+def _forms(value: str) -> set[str]:
+    return {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}
+
+
 class Scrubber:
     """Replaces every known secret value, also URL-encoded and JSON-escaped, by `[secret]`."""
 
     def __init__(self) -> None:
         self._values: set[str] = set()
         self._kinds: set[str] = set()
+        self._fixed: set[str] = set()
+        self._issued: deque[str] = deque(maxlen=MAX_ISSUED)
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, value: str) -> bool:
@@ -29,9 +40,8 @@ class Scrubber:
         value = value.strip()
         if len(value) < MIN_LENGTH:
             return False
-        forms = {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}
-        if not forms <= self._values:
-            self._values |= forms
+        if value not in self._fixed:
+            self._fixed |= _forms(value)
             self._compile()
         return True
 
@@ -42,7 +52,15 @@ class Scrubber:
             self._kinds.add(prefix)
             self._compile()
 
+    def issued(self, value: str) -> None:
+        """Scrub this value, which expires, until so many newer ones have come."""
+        value = value.strip()
+        if len(value) >= MIN_LENGTH and value not in self._issued:
+            self._issued.append(value)
+            self._compile()
+
     def _compile(self) -> None:
+        self._values = self._fixed.union(*map(_forms, self._issued))
         longest_first = sorted(self._values, key=len, reverse=True)
         forms = [*map(_key, sorted(self._kinds)), *map(re.escape, longest_first)]
         self._pattern = re.compile("|".join(forms))

@@ -124,7 +124,7 @@ def _told(failed: Failed) -> Json:
     if isinstance(failed, Refused):
         try:
             said = mapping(mapping(json.loads(failed.body)).get("error"))
-        except ValueError:
+        except (ValueError, RecursionError):
             said = {}
         words = f"The model's server answered {failed.status} in the middle of the answer."
         return error_of(failed.status, f"{words} {said.get('message', '')}".strip())

@@ -94,7 +94,11 @@ class Config:
         """
         values = dict(self.runtimes[runtime].settings)
         try:
-            context = {"resolve_secret": resolver, "read_variable": resolver.variable}
+            context = {
+                "resolve_secret": resolver,
+                "read_variable": resolver.variable,
+                "learn_secret": resolver.learn,
+            }
             return model.model_validate(values, context=context)
         except ValidationError as error:
             key = ("runtimes", runtime)

@@ -67,6 +67,10 @@ class SecretResolver:
             return self._known(self._from_file(rest), reference)
         raise Faulty("holds the secret itself, which does not belong there.", WRITE_A_REFERENCE)
 
+    def learn(self, value: str) -> None:
+        """A credential that was issued to one of our runtimes."""
+        self._scrubber.issued(value)
+
     def variable(self, name: str) -> str | None:
         """A variable that is no secret, for a program that an adapter starts."""
         return self._environ.get(name)

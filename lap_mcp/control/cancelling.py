@@ -14,6 +14,7 @@ from lap_mcp.store import leases, waiting
 from lap_mcp.store import turns as turn_store
 from lap_mcp.store.events import NewEvent, Progress
 from lap_mcp.store.leases import Lease
+from lap_mcp.store.turns import Phase
 
 from . import directing
 from .engine import Engine
@@ -128,7 +129,7 @@ async def _without_driver(
     `queue`: what waits behind it stays, for whoever takes the session over.
     """
     note = "" if outcome == "cancelled" else "Nobody answered its question in time. "
-    note += await _tell_runtime(engine, lease.session_id)
+    note += await _tell_runtime(engine, lease.session_id, turn_id)
     now = engine.clock.now()
     closing = [
         NewEvent(type="user.interrupt", payload={}),
@@ -156,12 +157,18 @@ async def _without_driver(
         engine.hub.release(live)
 
 
-async def _tell_runtime(engine: Engine, session_id: str) -> str:
-    session = await engine.database.read(
-        lambda connection: turn_store.find_session(connection, None, session_id)
+async def _tell_runtime(engine: Engine, session_id: str, turn_id: str) -> str:
+    session, record = await engine.database.read(
+        lambda connection: (
+            turn_store.find_session(connection, None, session_id),
+            turn_store.record(connection, turn_id),
+        )
     )
+    if record.phase == Phase.STORED:
+        return ""  # nothing was sent
     try:
         runtime = engine.runtimes.runtime_for(engine.runtimes.agent(session.agent))
     except LapError as error:
         return f"Its runtime could not be told to stop: {error.message}"
-    return await tell_to_stop(runtime, session.ref, engine.limits.cancel_wait)
+    ref = session.ref if record.phase == Phase.BEGUN else {}
+    return await tell_to_stop(runtime, ref, engine.limits.cancel_wait)

@@ -43,16 +43,31 @@ async def cancel(runner: Runner, outcome: Literal["cancelled", "expired"] = "can
         runner.ending = ""  # so that it can be asked for again
         raise
     if runner.runtime is not None and not runner.intake.waiting:
-        remote = runner.runtime.capabilities.cancel == "remote"
-        if remote:
-            await until(lambda: bool(runner.intake.ref) or runner.ended.is_set(), _REF_WAIT)
-        note = await runner.tell_to_stop(wait)
-        runner.complaint = f"{runner.complaint} {note}".strip()
-        if remote and not note:
-            await _ended(runner, wait)
+        await _tell(runner, runner.runtime, wait)
     if runner.turn_id == turn_id and not runner.ended.is_set():
         runner.stop()
         await _ended(runner, wait)
+
+
+async def _tell(runner: Runner, runtime: base.Runtime, wait: float) -> None:
+    """Tell the runtime as soon as the turn has an id of its own, and let it end by itself."""
+    remote = runtime.capabilities.cancel == "remote"
+    ended = runner.ended  # a turn that follows has another
+    give_up = anyio.current_time() + _REF_WAIT + 2 * wait
+    if remote:
+        # What ends with its stream need not be waited for as long.
+        ends = runtime.capabilities.on_disconnect == "aborts"
+        patience = _REF_WAIT if ends else _REF_WAIT + wait
+        await until(lambda: runner.intake.begun or ended.is_set(), patience)
+    if ended.is_set():
+        return
+    note = await runner.tell_to_stop(wait)
+    if ended.is_set():
+        return
+    runner.complaint = f"{runner.complaint} {note}".strip()
+    if remote and runner.intake.begun and not note:
+        with anyio.move_on_after(min(wait, give_up - anyio.current_time())):
+            await ended.wait()
 
 
 async def _ended(runner: Runner, timeout: float) -> None:
@@ -123,6 +138,12 @@ async def steer(runner: Runner, text: str, word: str | None = None) -> None:
     """
     if runner.runtime is None:
         raise Conflict("The turn has only just been taken over; try again in a second.")
+    ended = runner.ended  # a turn that follows has another
+    await until(lambda: runner.intake.begun or ended.is_set(), _REF_WAIT)
+    if ended.is_set():
+        raise _too_late()
+    if not runner.intake.begun:
+        raise Unavailable("The runtime has not taken the turn yet; try again in a second.")
     try:
         with anyio.fail_after(runner.engine.limits.cancel_wait):
             await runner.runtime.steer(runner.intake.ref, base.Prompt(text=text))

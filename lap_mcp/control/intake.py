@@ -50,18 +50,25 @@ class Intake:
         self._finished: set[str] = set()
         """Messages of this turn whose deltas, if a replay brings them again, say nothing new."""
         self.ref: base.Ref = {}
+        self.begun = False
+        """`ref` is one of this turn.  Before, it leads to the turn before it, if anywhere."""
         self.waiting = False
         """Nothing was sent yet: the turn waits for its runtime."""
         self._in_stream = False
 
-    def begin(self, ref: base.Ref, finished: Collection[str], *, in_stream: bool) -> None:
+    def begin(
+        self, ref: base.Ref, finished: Collection[str], *, begun: bool, in_stream: bool
+    ) -> None:
         """A turn comes now.
 
         Args:
+            ref: the session's, which may be that of an earlier turn.
+            begun: the ref is this turn's; it was taken over from another process.
             finished: ids of its messages that are stored already.
             in_stream: the runtime's questions leave its stream open.
         """
         self.ref = ref
+        self.begun = begun
         self.waiting = False
         self._finished = set(finished)
         self._in_stream = in_stream
@@ -142,6 +149,7 @@ class Intake:
                 f"The adapter's reference has {size} bytes; {base.MAX_REF_BYTES} is the limit."
             )
         self.ref = self._scrubber.data(event.ref)
+        self.begun = True
         return Progress(ref=self.ref, cursor=cursor, phase=Phase.BEGUN)
 
     async def _delta(

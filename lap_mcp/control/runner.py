@@ -106,6 +106,7 @@ class Runner:
             if following is None:
                 return
             self.leased.turn_id, self.ended = following, anyio.Event()
+            self.runtime = None
             self.ending, self._stopped, self.complaint = "", False, ""
 
     async def _turn(self) -> str | None:
@@ -121,7 +122,8 @@ class Runner:
             return await self._end("failed", str(error), queue=not self._adopted)
         in_stream = job.runtime.capabilities.answer == "in_stream"
         finished = await self._finished() if self._adopted else ()
-        self.intake.begin(record.ref, finished, in_stream=in_stream)
+        begun = self._adopted and record.phase == Phase.BEGUN
+        self.intake.begin(record.ref, finished, begun=begun, in_stream=in_stream)
         self.runtime = job.runtime
         if self._adopted:
             continued = continuation(record, job)
@@ -260,7 +262,8 @@ class Runner:
         """Use the runtime's own verb; words on what went wrong, or none."""
         if self.runtime is None or self.intake.waiting:
             return ""
-        return await tell_to_stop(self.runtime, self.intake.ref, timeout)
+        ref = self.intake.ref if self.intake.begun else {}
+        return await tell_to_stop(self.runtime, ref, timeout)
 
     async def _end(
         self,

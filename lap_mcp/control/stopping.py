@@ -10,17 +10,23 @@ from lap_runtimes.errors import RuntimeFailure
 
 log = logging.getLogger(__name__)
 
+_NO_ID = "The runtime gave no id yet and could not be told to stop; it may still be working."
+
 
 async def tell_to_stop(runtime: Runtime, ref: Ref, timeout: float) -> str:
-    """Words on what went wrong, or none.
+    """Words on what went wrong, or none.  `ref`: the turn's own; empty while it has none.
 
     Boundary: what an adapter raises here never keeps a turn from being ended on our side.
     """
     verb = runtime.capabilities.cancel
     if verb == "none":
         return "This runtime cannot be told to stop; it may still be working."
-    if verb == "disconnect" or not ref:
+    if verb == "disconnect":
         return ""
+    if not ref:
+        # An earlier turn's would end something else, and look like a success.
+        ends = runtime.capabilities.on_disconnect == "aborts"
+        return "" if ends else _NO_ID
     try:
         with anyio.fail_after(timeout):
             await runtime.cancel(ref)

@@ -221,5 +221,5 @@ def _json(body: bytes) -> Json:
 
     try:
         return mapping(json.loads(body))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}

@@ -151,7 +151,7 @@ class _Peer:
         body = self._http.scrub(await reply.read(MAX_ERROR_BODY, cut=True))
         try:
             found = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if isinstance(found, dict):
             self._raise_error(found, status=reply.status)
@@ -160,7 +160,7 @@ class _Peer:
     def _parsed(self, text: str | bytes) -> Any:
         try:
             return json.loads(text)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise self._no_a2a(f"{text[:100]!r} is not JSON") from exc
 
     def _raise_error(self, body: Json, *, status: int | None = None) -> None:

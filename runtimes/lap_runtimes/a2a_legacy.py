@@ -46,6 +46,17 @@ FOREIGN: tuple[tuple[type[Exception], Kind], ...] = (
 )
 """An error that the agent answered with, and what it is to us."""
 
+_NO_A2A = (
+    ParseError,
+    httpx.HTTPError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+)
+"""What the SDK raises for an answer that is none."""
+
 
 @contextmanager
 def foreign_errors(where: str) -> Iterator[None]:
@@ -58,7 +69,7 @@ def foreign_errors(where: str) -> Iterator[None]:
         raise Rejected(f"{where}: {words}", kind=kind, sent=kind not in NOT_BEGUN) from exc
     except foreign.A2AError as exc:
         raise ProtocolError(f"{where} does not speak A2A: {clean(str(exc))}") from exc
-    except (ParseError, httpx.HTTPError, ValueError, TypeError, KeyError, AttributeError) as exc:
+    except _NO_A2A as exc:
         raise ProtocolError(f"{where} does not speak A2A: {clean(str(exc))}") from exc
 
 
@@ -159,7 +170,7 @@ class _Bridge(httpx.AsyncBaseTransport):
         try:
             error = json.loads(body).get("error", {})
             code, details = error.get("code"), error.get("details")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             code, details = None, None
         if isinstance(code, int) and code < 0:
             return httpx.Response(200, headers={"content-type": "application/json"}, content=body)

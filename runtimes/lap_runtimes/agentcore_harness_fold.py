@@ -247,7 +247,7 @@ class HarnessFold:
 def _object(payload: bytes) -> Json:
     try:
         return _mapping(json.loads(payload or b"{}"))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ProtocolError(f"the harness sent an event that is not JSON: {exc}") from exc
 
 
@@ -262,7 +262,7 @@ def _mapping(value: Any) -> Json:
 def _arguments(text: str) -> Json:
     try:
         value = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         value = text
     return value if isinstance(value, Mapping) else {"input": value}
 

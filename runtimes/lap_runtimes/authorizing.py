@@ -8,7 +8,7 @@ that goes anywhere else.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,6 +36,8 @@ class Proof:
     """Never shown; scrubbed from what the runtime answers."""
     plain: Mapping[str, str] = field(default_factory=dict)
     """Parts of a signature that are no secret, such as its date."""
+    once: Collection[str] = ()
+    """Names of secret headers that are good for this one request only."""
 
 
 class Authorizer(Protocol):
@@ -53,10 +55,15 @@ class Issued:
     def __init__(self) -> None:
         self._values: deque[str] = deque(maxlen=REMEMBERED)
 
-    def remember(self, proof: Proof) -> None:
-        for value in proof.secret.values():
+    def remember(self, proof: Proof) -> list[str]:
+        """Those that are new, and good for more than this request."""
+        new = []
+        for name, value in proof.secret.items():
             if value not in self._values:
                 self._values.append(value)
+                if name not in proof.once:
+                    new.append(value)
+        return new
 
     def values(self) -> tuple[str, ...]:
         return tuple(self._values)

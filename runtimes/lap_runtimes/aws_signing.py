@@ -79,6 +79,7 @@ class SigV4:
         return Proof(
             secret={name: sent[name] for name in _PROOF if name in sent},
             plain={"x-amz-date": sent["x-amz-date"]},
+            once=("authorization",),
         )
 
     def _credentials(self) -> Any:

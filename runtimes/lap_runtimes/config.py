@@ -2,12 +2,13 @@
 
 A secret is written as a reference (`env:NAME`, `file:PATH`) and resolved while the model is
 validated, by a resolver that the caller passes in the validation context (`resolve_secret`, and
-`read_variable` for what is no secret): adapters never read the environment.
+`read_variable` for what is no secret): adapters never read the environment.  `learn_secret` there
+is told what is issued later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationInfo,
 )
@@ -111,8 +113,17 @@ class HTTPRuntimeConfig(RuntimeConfig):
     """Fixed headers that are not secret."""
     allow_origins: Origins = ()
     """Other origins that a redirect, a card or a file link may lead to.  `*` allows file links to
-    any public address."""
+    any public address, which are only read."""
     ca_file: str | None = None
     """PEM bundle to trust in place of the system's."""
     connect_timeout: float = Field(10.0, gt=0)
     """Seconds."""
+    _learn_secret: Callable[[str], None] | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any) -> None:
+        self._learn_secret = (context or {}).get("learn_secret")
+
+    @property
+    def learn_secret(self) -> Callable[[str], None] | None:
+        """Told each credential that is issued while the runtime is used, so that it is scrubbed."""
+        return self._learn_secret

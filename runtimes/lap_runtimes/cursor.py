@@ -32,7 +32,7 @@ from lap_runtimes.base import (
     Usage,
 )
 from lap_runtimes.cursor_config import CursorConfig
-from lap_runtimes.cursor_fold import Cursor, RunFold
+from lap_runtimes.cursor_fold import ENDED, Cursor, RunFold
 from lap_runtimes.errors import Kind, ProtocolError, Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.files import plain_name
 from lap_runtimes.stream import StreamReader, frames
@@ -128,7 +128,11 @@ class CursorRuntime:
         try:
             await self._http.json("POST", self._http.url(f"{_run_path(ref)}/cancel"))
         except Rejected as exc:
-            if exc.kind not in ("conflict",):  # run_not_cancellable: it has ended
+            # run_not_cancellable: it has ended, or is in a state that Cursor does not leave.
+            if exc.kind not in ("conflict",):
+                raise
+            run = mapping(await self._http.json("GET", self._http.url(_run_path(ref))))
+            if run.get("status") not in ENDED:
                 raise
 
     async def aclose(self) -> None:

@@ -89,7 +89,7 @@ class InvocationFold:
         """Events of one frame.  Raises `ProtocolError` for what is no JSON object."""
         try:
             body = json.loads(frame.data)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ProtocolError(f"the stream has an event that is not JSON: {exc}") from exc
         if not isinstance(body, Mapping):
             raise ProtocolError("the stream has an event that is no object")

@@ -257,7 +257,7 @@ def _loaded(pieces: str) -> Any:
     """Arguments that came as pieces of JSON."""
     try:
         return json.loads(pieces)
-    except ValueError:
+    except (ValueError, RecursionError):
         return pieces
 
 

@@ -1,5 +1,6 @@
 """HTTP for all adapters: one client per runtime whose credential is bound to its origin, redirects
-and learnt addresses checked, bodies limited, and foreign errors translated.
+and learnt addresses checked, bodies limited, and foreign errors translated.  No cookie is kept:
+many principals share the client.
 
 The only file that imports httpx2.  Streams have no timeout but that of connecting: silence and
 deadline are the session engine's, which leaves the `async with` block.  Proxies and extra CAs are
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 import json as jsonlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urljoin
 
@@ -35,6 +37,8 @@ CONTROL_DEADLINE = 30.0
 MAX_REDIRECTS = 5
 MAX_POLITE_WAIT = 5.0
 """Longest `retry-after`, in seconds, that a read request waits out by itself."""
+_SCRUBBED = 16 * 1024
+"""Bytes of a body that is no JSON that are looked at for our credential, to show its beginning."""
 _CONNECT_PAUSES = (0.2, 0.6)
 _NEVER_SENT = (
     httpx2.ConnectError,
@@ -87,9 +91,12 @@ class Download:
 class Reply:
     """An answer whose headers are here and whose body is not yet read."""
 
-    def __init__(self, response: httpx2.Response, where: str) -> None:
+    def __init__(
+        self, response: httpx2.Response, where: str, scrub: Callable[[bytes], bytes]
+    ) -> None:
         self._response = response
         self.where = where
+        self._scrub = scrub
 
     @property
     def status(self) -> int:
@@ -128,8 +135,8 @@ class Reply:
         body = await self.read(limit)
         try:
             return jsonlib.loads(body)
-        except ValueError as exc:
-            shown = body[:200].decode("utf-8", "replace")
+        except (ValueError, RecursionError) as exc:
+            shown = self._scrub(body[:_SCRUBBED])[:200].decode("utf-8", "replace")
             raise ProtocolError(f"{self.where}: the answer is not JSON: {shown!r}") from exc
 
     async def aclose(self) -> None:
@@ -161,6 +168,7 @@ class HTTP:
         self._home_headers = {**config.headers, **secret}
         self._authorizer = authorizer
         self._issued = Issued()
+        self._learn = config.learn_secret
         self._client: httpx2.AsyncClient | None = None
         self._building = anyio.Lock()
 
@@ -247,11 +255,12 @@ class HTTP:
     ) -> Reply:
         """Send, following redirects that stay within the rules.  The caller closes the reply, and
         looks at its status."""
+        reads = method in ("GET", "HEAD") and not content
         for _ in range(MAX_REDIRECTS + 1):
-            standing = self.rules.standing(url, whence=whence)
+            standing = self.rules.standing(url, whence=whence, reads=reads)
             response = await self._send(method, url, standing, content, params, headers or {})
             if response.status_code not in (301, 302, 303, 307, 308):
-                return Reply(response, self._where(url))
+                return Reply(response, self._where(url), self.scrub)
             await response.aclose()
             target = response.headers.get("location", "")
             whence = f"a redirect from {url}"
@@ -325,7 +334,9 @@ class HTTP:
         headers = {name.lower(): value for name, value in request.headers.items()}
         outgoing = Outgoing(request.method, str(request.url), headers, request.content)
         proof = await authorizer.authorize(outgoing)
-        self._issued.remember(proof)
+        for secret in self._issued.remember(proof):
+            if self._learn is not None:
+                self._learn(secret.removeprefix("Bearer "))
         request.headers.update({**proof.plain, **proof.secret})
 
     async def _connected(self) -> httpx2.AsyncClient:
@@ -350,6 +361,7 @@ class HTTP:
                 max_connections=None, max_keepalive_connections=self._keep_connections
             ),
             headers={"User-Agent": "lap-mcp"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
     def _where(self, url: str) -> str:

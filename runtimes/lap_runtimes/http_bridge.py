@@ -112,6 +112,6 @@ class _Body(httpx2.AsyncByteStream):
 def _is_rpc_error(body: bytes) -> bool:
     try:
         found: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and "jsonrpc" in found and isinstance(found.get("error"), dict)

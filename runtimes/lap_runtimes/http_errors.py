@@ -75,14 +75,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def error_words(body: bytes | Any) -> str:
     """The human part of an error body, whichever of the usual shapes it has: `error.message`,
     `error`, `message`, `detail`, `error_description`, or plain text.  One line, capped."""
-    value = body
-    if isinstance(body, bytes):
-        text = body.decode("utf-8", "replace")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = "" if text.lstrip().startswith("<") else text
-    return clean(_dig(value))
+    if not isinstance(body, bytes):
+        return clean(_dig(body))
+    text = body.decode("utf-8", "replace")
+    try:
+        return clean(_dig(json.loads(text)))
+    except (ValueError, RecursionError):
+        return "" if text.lstrip().startswith("<") else clean(text)
 
 
 def _dig(value: Any) -> str:

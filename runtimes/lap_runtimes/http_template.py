@@ -165,6 +165,6 @@ class Answer:
         """Text that is not JSON has no value, only `@data`."""
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         return cls(data, event, id, headers, value)

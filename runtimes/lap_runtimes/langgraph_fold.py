@@ -97,7 +97,7 @@ class RunFold:
         """Events of one frame.  Raises `ProtocolError` for what is no JSON."""
         try:
             data = json.loads(frame.data)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ProtocolError(f"the stream has an event that is not JSON: {exc}") from exc
         # With subgraphs the name is followed by theirs: `messages|agent:…`.
         mode = frame.event.partition("|")[0]

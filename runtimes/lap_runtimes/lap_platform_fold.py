@@ -191,6 +191,6 @@ def _question(item: Json) -> Question:
 def _arguments(raw: Any) -> Json | None:
     try:
         value = json.loads(raw)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
     return value if isinstance(value, Mapping) else None

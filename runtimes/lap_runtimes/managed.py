@@ -73,7 +73,7 @@ def parsed(data: str, name: str = "") -> Json:
     `ProtocolError` for what is no JSON object."""
     try:
         body = mapping(json.loads(data))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ProtocolError(f"the stream has an event that is not JSON: {exc}") from exc
     return body if body.get("type") or not name else {**body, "type": name}
 

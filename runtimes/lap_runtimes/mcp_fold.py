@@ -81,7 +81,7 @@ def arguments_of(prompt: Prompt, tool: Json, named: str = "") -> dict[str, Any]:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -96,6 +96,8 @@ class _Open(Asking):
     def __init__(self, turn_id: str) -> None:
         super().__init__(turn_id)
         self.call: Call | None = None
+        self.cancelled = False
+        """Told to stop, maybe before there is a call."""
         self.passed_on: set[str] = set()
         """Questions of a task whose answers it has been given."""
 
@@ -171,7 +173,10 @@ class MCPRuntime:
             await own.cancel(ref)
             return
         open_ = self._open.get(str(ref.get("turn", "")))
-        if open_ is not None and open_.call is not None:
+        if open_ is None:
+            return  # it is not read, and so has ended
+        open_.cancelled = True
+        if open_.call is not None:
             open_.call.cancel()
 
     async def aclose(self) -> None:
@@ -194,21 +199,34 @@ class MCPRuntime:
             raise Unsupported("each call of a tool stands alone; start a new session")
         if turn.input.files:
             raise Unsupported("a tool of an MCP server takes no files")
+        open_ = self._open[turn.id] = _Open(turn.id)
+        try:
+            async with (
+                self._pool.connected() as connection,
+                aclosing(self._called(connection, open_, turn, turn.input)) as events,
+            ):
+                async for event in events:
+                    yield event
+        finally:
+            self._open.pop(turn.id, None)
+
+    async def _called(
+        self, connection: Connection, open_: _Open, turn: Turn, prompt: Prompt
+    ) -> AsyncGenerator[Event, None]:
         name = turn.agent or self._config.tool
-        async with self._pool.connected() as connection:
-            tool = await self._tool(connection, name)
-            arguments = arguments_of(turn.input, tool, self._config.argument)
-            open_ = self._open[turn.id] = _Open(turn.id)
-            open_.call = call = connection.call(turn.id, name, arguments)
-            try:
-                ref = {"turn": turn.id, "tool": name}
-                async with aclosing(self._read(connection, open_, ref)) as events:
-                    async for event in events:
-                        yield event
-            finally:
-                self._open.pop(turn.id, None)
-                call.outgoing.close()
-                call.cancel()
+        arguments = arguments_of(prompt, await self._tool(connection, name), self._config.argument)
+        if open_.cancelled:
+            yield Done(id=f"{turn.id}/done", outcome="cancelled")
+            return
+        open_.call = call = connection.call(turn.id, name, arguments)
+        try:
+            ref = {"turn": turn.id, "tool": name}
+            async with aclosing(self._read(connection, open_, ref)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            call.outgoing.close()
+            call.cancel()
 
     async def _tool(self, connection: Connection, name: str) -> Json:
         if not name:

@@ -134,6 +134,10 @@ class N8nRuntime:
             reading.stopping = True
             if await self._management.stop(str(found.get("id") or "")):
                 reading.stop()
+        elif turn in self._reading and not self._reading[turn].stopping:
+            raise Rejected(
+                "n8n shows no running execution of this turn; it may still run", kind="conflict"
+            )
 
     async def aclose(self) -> None:
         await self._api.aclose()

@@ -106,7 +106,7 @@ def _object(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {"input": value}
     if isinstance(value, Mapping):
         return dict(value)

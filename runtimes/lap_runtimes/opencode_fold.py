@@ -62,7 +62,7 @@ class TurnFold:
         """Events of one server-sent event.  Raises `ProtocolError` for what is no JSON."""
         try:
             body = mapping(json.loads(data))
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ProtocolError(f"the stream has an event that is not JSON: {exc}") from exc
         about = mapping(body.get("properties"))
         if str(about.get("sessionID", "")) != self.ref["session"]:

@@ -62,9 +62,10 @@ class OriginRules:
         """Whether an https address may be gone to at all."""
         return self.public or any(each.startswith("https:") for each in (self.home, *self.named))
 
-    def standing(self, url: str, *, whence: str) -> Standing:
-        """`whence` says in words where the address came from ("its agent card").  Raises `Rejected`
-        where nothing of the operator's file admits it."""
+    def standing(self, url: str, *, whence: str, reads: bool = True) -> Standing:
+        """`whence` says in words where the address came from ("its agent card"); `reads`: nothing
+        goes there, as a prompt would.  Raises `Rejected` where nothing of the operator's file
+        admits it."""
         try:
             origin = origin_of(url)
         except ValueError as exc:
@@ -73,7 +74,7 @@ class OriginRules:
             return "home"
         if origin in self.named:
             return "named"
-        if self.public:
+        if self.public and reads:
             return "public"
         raise Rejected(
             f"{whence} leads to {origin}, but this runtime is configured for {self.home}; "

@@ -88,7 +88,7 @@ class ResponseFold:
         """Events of one frame.  Raises `ProtocolError` for what is no JSON object."""
         try:
             body = mapping(json.loads(data))
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ProtocolError(f"the stream has an event that is not JSON: {exc}") from exc
         if isinstance(body.get("sequence_number"), int):
             self._sequence = body["sequence_number"]

@@ -114,7 +114,7 @@ def _arguments(raw: Any) -> Json:
         return raw
     try:
         value = json.loads(raw)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         value = raw
     return value if isinstance(value, Mapping) else {"input": value}
 

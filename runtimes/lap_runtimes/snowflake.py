@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Literal
 
+import anyio
 from pydantic import Field, field_validator, model_validator
 
 from lap_runtimes.base import (
@@ -19,6 +20,7 @@ from lap_runtimes.base import (
     Answer,
     Answers,
     Capabilities,
+    Done,
     Event,
     EventStream,
     Heartbeat,
@@ -28,7 +30,7 @@ from lap_runtimes.base import (
     Turn,
 )
 from lap_runtimes.config import HTTPRuntimeConfig
-from lap_runtimes.errors import ProtocolError, Rejected, Unsupported
+from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.http import Reply
 from lap_runtimes.responses_fold import Cursor
 from lap_runtimes.snowflake_fold import CODES, RunFold
@@ -49,6 +51,8 @@ ORIGIN = "lap_mcp"
 """How our threads are marked: at most 16 bytes."""
 _RUNS = "api/v2/cortex/agent/runs"
 _THREADS = "api/v2/cortex/threads"
+_AT_ONCE = 5.0
+"""Seconds in which the events of a run that has ended come to their end."""
 _OURS = ("thread_id", "parent_message_id", "messages", "stream", "background")
 _TOKEN_TYPE = "X-Snowflake-Authorization-Token-Type"
 
@@ -139,8 +143,23 @@ class SnowflakeRuntime:
         try:
             await self._http.json("POST", self._http.url(f"{_RUNS}/{_run(ref)}/cancel"))
         except Rejected as exc:
-            if exc.kind not in ("conflict", "not_found", "gone"):
+            if exc.kind in ("conflict",) and await self._has_ended(ref):
+                return
+            if exc.kind not in ("not_found", "gone"):
                 raise
+
+    async def _has_ended(self, ref: Ref) -> bool:
+        """Whether the run's events, told from the first, come to an end at once.  Snowflake has no
+        call for its status."""
+        try:
+            with anyio.move_on_after(_AT_ONCE):
+                async with aclosing(self._again(RunFold(ref), None)) as events:
+                    async for event in events:
+                        if isinstance(event, Done):
+                            return True
+        except RuntimeFailure:
+            pass  # not known: that the run cannot be cancelled is what is told
+        return False
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -270,7 +289,7 @@ class SnowflakeRuntime:
                 payload = each.get("message_payload")
                 try:
                     kept = json.loads(payload) if isinstance(payload, str) else payload
-                except ValueError as exc:
+                except (ValueError, RecursionError) as exc:
                     raise ProtocolError("a message of the thread is not JSON") from exc
                 told = {"assistant_message_id": each.get("message_id")}
                 return {**mapping(kept), "metadata": {**mapping(kept).get("metadata", {}), **told}}
@@ -302,7 +321,7 @@ def _agent(place: str, found: Json) -> AgentInfo:
     profile = found.get("profile")
     try:
         shown = json.loads(profile) if isinstance(profile, str) else profile
-    except ValueError:
+    except (ValueError, RecursionError):
         shown = None
     title = shown.get("display_name") if isinstance(shown, Mapping) else None
     about = ". ".join(str(each) for each in (title, found.get("comment")) if each)

@@ -71,7 +71,7 @@ class VendorHTTP(HTTP):
 def _told(body: bytes) -> Json:
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, Mapping) else {}
 

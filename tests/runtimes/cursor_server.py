@@ -137,6 +137,8 @@ class Server(Ledger):
         self.expired = False
         """Streams are past their retention."""
         self.usage_enabled = True
+        self.busy = False
+        """No run can be cancelled, whatever it does."""
         self.bucket = bucket
         self.fetched: list[dict[str, str]] = []
         """Headers of each download from the bucket."""
@@ -257,8 +259,8 @@ class Server(Ledger):
         run = self._found(request)
         if refusal is not None or run is None:
             return refusal or error(404, "run_not_found", "Run not found")
-        if not await run.cancel():
-            return error(409, "run_not_cancellable", "The run has ended")
+        if self.busy or not await run.cancel():
+            return error(409, "run_not_cancellable", "The run cannot be cancelled now")
         self.cancelled.append(run.id)
         await self._ended(run, "CANCELLED")
         return JSONResponse({"id": run.id})

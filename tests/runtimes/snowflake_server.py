@@ -118,6 +118,8 @@ class Server(Ledger):
         self.cancelled: list[str] = []
         self.forgotten = False
         """Runs are no longer kept; threads are."""
+        self.busy = False
+        """No run can be cancelled, whatever it does."""
         self._token, self._type = token, token_type
         self._numbers = itertools.count(4264, 1000)
         self._messages = itertools.count(83472, 2)
@@ -220,8 +222,8 @@ class Server(Ledger):
         run = self.runs.get(request.path_params["run"])
         if refusal is not None or run is None:
             return refusal or error(404, "Run not found")
-        if not await run.cancel():
-            return error(409, "The run has ended")
+        if self.busy or not await run.cancel():
+            return error(409, "The run cannot be cancelled now")
         self.cancelled.append(run.id)
         await self._end(run, "cancelled")
         return JSONResponse({"metadata": run.metadata()})
