@@ -15,7 +15,7 @@ from lap_runtimes.cursor_config import CursorConfig
 from lap_runtimes.elastic import ElasticConfig
 from lap_runtimes.http_agent_config import AnswerShape, HTTPAgentConfig
 from lap_runtimes.kinds import load
-from lap_runtimes.mcp_tool import MCPConfig
+from lap_runtimes.mcp_config import MCPConfig
 from lap_runtimes.n8n_config import N8nConfig
 from lap_runtimes.openai_responses import OpenAIResponsesConfig
 from lap_runtimes.opencode import OpencodeConfig

@@ -51,6 +51,8 @@ BOUNDARIES: dict[str, str] = {
     "lap_mcp/front_parts/guarding.py::__call__": "logged without its words; the client is told",
     "lap_mcp/hosting.py::_hold": "logged; whoever waits for the services is told in words",
     "lap_mcp/mcp_server/face.py::_call_tool": "logged; the model is told that the server broke",
+    "lap_mcp/mcp_server/long_turn.py::_told": UNWRAPPED,
+    "lap_mcp/mcp_server/tasks.py::_until": UNWRAPPED,
     "lap_mcp/mcp_server/opening.py::_open": "logged; each call is told in words, and tries again",
     "lap_mcp/mcp_server/progress.py::running": UNWRAPPED,
     "lap_mcp/mcp_server/tasks.py::_work": "logged; the task fails",

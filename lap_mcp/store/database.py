@@ -64,7 +64,7 @@ class Database(Protocol):
 
         Raises:
             StoreError: locked for too long, disk full, connection lost.  Nothing was written.
-            StoreUncertain: the connection was lost while the transaction was being committed.
+            StoreUncertain: the connection was lost in the commit.
         """
         ...
 
@@ -348,8 +348,7 @@ class _Postgres:
     async def _run(self, engine: AsyncEngine, query: Query[T]) -> T:
         committing = False
         try:
-            # Cut off in the middle, a transaction may have been committed without its caller
-            # knowing, and its connection is lost.
+            # Cut off in the middle, it may be committed without its caller knowing.
             with anyio.CancelScope(shield=True):
                 async with engine.begin() as connection:
                     found = await connection.run_sync(query)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import anyio
-from pydantic import AfterValidator, Field, model_validator
 
 from lap_runtimes.asking import BEAT, Asking, Request, answered
 from lap_runtimes.base import (
@@ -30,7 +29,6 @@ from lap_runtimes.base import (
     Started,
     Turn,
 )
-from lap_runtimes.config import HTTPRuntimeConfig, one_origin
 from lap_runtimes.content import Json, mapping
 from lap_runtimes.elicitation import question_of, result_of
 from lap_runtimes.errors import Rejected, RuntimeFailure, Unsupported
@@ -38,6 +36,7 @@ from lap_runtimes.http import HTTP
 from lap_runtimes.http_errors import clean
 from lap_runtimes.mcp_call import BecameTask, Call, Came, Cancelled, Failed, Moved, Returned
 from lap_runtimes.mcp_client import Connection
+from lap_runtimes.mcp_config import MCPConfig
 from lap_runtimes.mcp_fold import (
     agent_of,
     arguments_of,
@@ -48,46 +47,13 @@ from lap_runtimes.mcp_fold import (
 )
 from lap_runtimes.mcp_pool import Pool
 from lap_runtimes.nesting import OnePerTurn
-from lap_runtimes.process import ProcessConfig, start
+from lap_runtimes.process import start
 
 _FIRST_SIGN = 1.0
 """Seconds that a call has to show that it was taken, before it is counted as taken anyway."""
 _POLL = (0.02, 10.0)
 """Bounds of the seconds between two looks at a task, whatever the server proposes."""
 _MODES = {"auto": "auto", "handshake": "legacy", "2026-07-28": "2026-07-28"}
-
-
-_OF_BOTH = {"start_seconds"}
-
-
-class MCPConfig(HTTPRuntimeConfig, ProcessConfig):
-    """`url` of a server's MCP endpoint, or the `command` that is one: one of the two."""
-
-    url: Annotated[str, AfterValidator(lambda url: one_origin(url) if url else url)] = ""
-    tool: str = ""
-    """For agents that name none."""
-    argument: str = ""
-    """The tool's argument that takes the prompt's text; unset: found in its schema."""
-    protocol: Literal["auto", "handshake", "2026-07-28"] = "auto"
-    tasks: bool = False
-    """Take tasks, where the server makes them: they go on without us, and can be attached to."""
-    poll_interval: float = Field(1.0, gt=0)
-    """Seconds between two looks at a task of a server that proposes none."""
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> MCPConfig:
-        if bool(self.url) == bool(self.command):
-            raise ValueError("give the url of an MCP server, or the command that is one")
-        other = HTTPRuntimeConfig if self.command else ProcessConfig
-        strange = sorted(self.model_fields_set & other.model_fields.keys() - {"url", *_OF_BOTH})
-        if strange:
-            kind = "a command" if self.command else "a url"
-            raise ValueError(f"{', '.join(strange)}: means nothing for {kind}; remove it")
-        if self.tasks and self.nests:
-            raise ValueError("tasks: a task outlives its turn, and with it the key of ${nested}")
-        if self.tasks and self.protocol == "handshake":
-            raise ValueError('tasks: there are none in protocol = "handshake"')
-        return self
 
 
 class _Open(Asking):

@@ -12,7 +12,7 @@ import pytest
 from lap_runtimes.acp import ACPRuntime
 from lap_runtimes.base import Answer, Asked, Done, Message, MessageDelta, Progress, Turn
 from lap_runtimes.errors import Unsupported
-from lap_runtimes.mcp_tool import MCPConfig
+from lap_runtimes.mcp_config import MCPConfig
 
 from tests.runtimes import case_acp, case_mcp
 from tests.runtimes.bench import Bench
