@@ -11,10 +11,12 @@ There they are drawn by the program itself, a hundred times as many a second as 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +28,8 @@ from lap_sandbox.errors import FrameError
 from lap_sandbox.link import Demultiplexer
 from lap_sandbox.runner import wire
 from lap_sandbox.runner.execution import Running
+from lap_sandbox.runner.files import Tree
+from lap_sandbox.runner.printed import Printed
 from lap_sandbox.runner.processes import Counters
 from lap_sandbox.runner.wire import KINDS, Decoder, Frame, Kind, WireError
 
@@ -105,10 +109,16 @@ def to_host(data: bytes, where: list[int], *, mixed: bool) -> None:
         assert file.size >= 0
 
 
+@functools.cache
+def _printed() -> Printed:
+    """Nothing is printed here: it makes no file."""
+    return Printed(Tree(tempfile.gettempdir()))
+
+
 def to_supervisor(data: bytes, where: list[int], counters: Counters) -> None:
     """What a worker sends is passed on as frames that the host can read, or refused in one way."""
     decoder, host = Decoder(), Decoder()
-    running = Running(Frame(Kind.EXECUTE, ID, ASKED), counters, lost="", still=True)
+    running = Running(Frame(Kind.EXECUTE, ID, ASKED), counters, _printed(), still=True)
     with contextlib.suppress(WireError):
         for piece in _pieces(data, where):
             for frame in decoder.feed(piece):
