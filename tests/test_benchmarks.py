@@ -95,7 +95,7 @@ def test_a_server_that_cannot_be_had_is_skipped_in_words(tmp_path: Path) -> None
         raise Lacking("its environment could not be made: no index")
         yield
 
-    where = Place(folder=tmp_path, config=tmp_path, agent="", image="")
+    where = Place(folder=tmp_path, config=tmp_path, agent="", image="", peers=False)
     (found,) = anyio.run(added("x", "a server", serve, "its SDK"), where, 1)
     assert (found.rows, found.missed()) == ([], [])
     assert found.note == "Skipped: its environment could not be made: no index"
