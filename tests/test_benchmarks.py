@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from rich.console import Console
 
@@ -85,7 +84,8 @@ def test_of_sessions_that_stream_at_once_nothing_is_lost() -> None:
     assert found["missed"] == []
 
 
-def test_a_server_that_cannot_be_had_is_skipped_in_words(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_a_server_that_cannot_be_had_is_skipped_in_words(tmp_path: Path) -> None:
     from benchmarks.runtimes.peers import Lacking
     from benchmarks.runtimes.rows import added
     from benchmarks.surroundings import Place
@@ -96,7 +96,7 @@ def test_a_server_that_cannot_be_had_is_skipped_in_words(tmp_path: Path) -> None
         yield
 
     where = Place(folder=tmp_path, config=tmp_path, agent="", image="", peers=False)
-    (found,) = anyio.run(added("x", "a server", serve, "its SDK"), where, 1)
+    (found,) = await added("x", "a server", serve, "its SDK")(where, 1)
     assert (found.rows, found.missed()) == ([], [])
     assert found.note == "Skipped: its environment could not be made: no index"
 
