@@ -70,6 +70,7 @@ class Connections:
         self._config: Config | None = None
         self._open: dict[str, Connection] = {}
         self._retired: list[Runtime] = []
+        self._making = anyio.Lock()
 
     def configure(self, config: Config) -> None:
         """Follow a new configuration.  A connection whose table did not change is kept; another is
@@ -111,7 +112,20 @@ class Connections:
         """Make every runtime that was not made yet.  Importing an adapter may take half a second:
         not on the event loop."""
         for connection in tuple(self._open.values()):
-            await anyio.to_thread.run_sync(self.make, connection)
+            await self._make_aside(connection)
+
+    async def made(self, name: str) -> Runtime | None:
+        """The runtime, made now if it was not, as `validate` does; `None` where it cannot be."""
+        connection = self._open.get(name)
+        if connection is None:
+            return None
+        await self._make_aside(connection)
+        return connection.runtime
+
+    async def _make_aside(self, connection: Connection) -> None:
+        if connection.runtime is None and connection.state != "disabled":
+            async with self._making:
+                await anyio.to_thread.run_sync(self.make, connection)
 
     def runtime(self, name: str) -> Runtime:
         """The runtime, made now if it was not.

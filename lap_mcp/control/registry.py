@@ -10,7 +10,7 @@ from lap_runtimes.base import AgentInfo, Capabilities, Runtime
 
 from lap_mcp.clock import Clock
 from lap_mcp.config import AGENT_NAME, Config, nearest
-from lap_mcp.errors import Conflict, Invalid, LapError, NotFound, Unavailable
+from lap_mcp.errors import Conflict, Invalid, NotFound, Unavailable
 from lap_mcp.model import Agent, Problem
 from lap_mcp.scrub import Scrubber
 
@@ -105,11 +105,9 @@ class Registry:
             raise Unavailable(f"Agent {agent.name} cannot be used: {agent.problem}")
         return self._connections.runtime(agent.runtime)
 
-    def capabilities(self, agent: Agent) -> Capabilities | None:
-        try:
-            return self.runtime_for(agent).capabilities
-        except LapError:
-            return None
+    async def capabilities(self, agent: Agent) -> Capabilities | None:
+        runtime = await self._connections.made(agent.runtime) if agent.enabled else None
+        return None if runtime is None else runtime.capabilities
 
     def rows(self) -> Mapping[str, CatalogueRow]:
         """The stored catalogue, hidden rows and pending words included: for the command line."""

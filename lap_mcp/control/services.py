@@ -195,8 +195,9 @@ class RegistryAPI(Protocol):
         """Raises: NotFound, with the nearest names."""
         ...
 
-    def capabilities(self, agent: Agent) -> Capabilities | None:
-        """What its runtime can do; `None` where that cannot be used now.  Never waits."""
+    async def capabilities(self, agent: Agent) -> Capabilities | None:
+        """What its runtime can do; `None` where that cannot be used now.  Waits for the adapter to
+        be imported, never for the runtime."""
         ...
 
     def runtimes(self) -> Sequence[Mapping[str, Any]]:

@@ -59,7 +59,7 @@ class AgentTools(Toolset):
         registry = (await services()).registry
         agents = usable(registry.agents())
         shown = as_tools(agents, self._options.max_agent_tools)
-        definitions = [definition(agent, registry.capabilities(agent)) for agent in shown]
+        definitions = [definition(agent, await registry.capabilities(agent)) for agent in shown]
         if len(shown) < len(agents):
             definitions += [_FIND, _CALL]
         if len(agents) > 1:
@@ -69,7 +69,7 @@ class AgentTools(Toolset):
     async def call(self, call: Call, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         services = await call.services()
         if name == "find_agents":
-            return find(services, arguments)
+            return await find(services, arguments)
         if name == fan_out.DEFINITION.name:
             return await fan_out.ask(call, services, arguments)
         agent_name = arguments["agent"] if name == "call_agent" else name
@@ -222,7 +222,7 @@ _CALL = tool(
 )
 
 
-def find(services: Services, arguments: Mapping[str, Any]) -> t.CallToolResult:
+async def find(services: Services, arguments: Mapping[str, Any]) -> t.CallToolResult:
     """Agents that fit the query best first; all by name where there is none."""
     agents = usable(services.registry.agents())
     query = str(arguments.get("query") or "").strip()
@@ -235,7 +235,7 @@ def find(services: Services, arguments: Mapping[str, Any]) -> t.CallToolResult:
             "runtime": agent.runtime,
             "description": one_line(agent.description, 300),
             "takes_input": agent.input_schema is not None,
-            "limits": " ".join(_limits(services.registry.capabilities(agent))),
+            "limits": " ".join(_limits(await services.registry.capabilities(agent))),
         }
         for agent in shown
     ]

@@ -443,7 +443,7 @@ class ScriptedRegistry:
             raise NotFound(f"There is no agent `{name}`.")
         return self.found[name]
 
-    def capabilities(self, agent: Agent) -> Capabilities | None:
+    async def capabilities(self, agent: Agent) -> Capabilities | None:
         return self.able
 
     def runtimes(self) -> Sequence[Mapping[str, Any]]:
