@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import pytest
+from lap_runtimes.base import Capabilities
 from lap_runtimes.testing import EVERYTHING
 
 from lap_mcp.control.catalogue import CatalogueRow
 from lap_mcp.control.changes import Change
 from lap_mcp.control.registry import own_words
 from lap_mcp.errors import Conflict, Invalid, NotFound, Unavailable
+from lap_mcp.model import Agent
 from tests.canary import canary
 from tests.lap_mcp.town import Process, Town, info
 from tests.waiting import eventually_async
@@ -194,6 +198,41 @@ async def test_a_runtime_that_cannot_be_used_costs_only_its_own_agents(town: Tow
         assert "NOT_SET" in process.registry.agent("b").problem
         with pytest.raises(Unavailable, match="NOT_SET"):
             process.registry.runtime_for(process.registry.agent("b"))
+        assert await process.registry.capabilities(process.registry.agent("b")) is None
+
+
+async def test_what_a_runtime_can_do_is_known_before_it_was_used_and_it_is_made_once(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town.host("http://lab", info("one"))
+    town.write(LAB)
+    async with town.process() as process:
+        connections = process.registry.connections
+        await connections.validate()
+        made: list[str] = []
+        threads: set[int] = set()
+        make = connections._made
+
+        def noted(connection: Any, config: Any) -> Any:
+            made.append(connection.name)
+            threads.add(threading.get_ident())
+            return make(connection, config)
+
+        monkeypatch.setattr(connections, "_made", noted)
+        connection = connections.all()[0]
+        connection.runtime = None
+        agent = Agent(name="x", runtime=connection.name, ref="r")
+        found: list[Capabilities | None] = []
+
+        async def look() -> None:
+            found.append(await process.registry.capabilities(agent))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(look)
+        assert found == [process.registry.runtime_for(agent).capabilities] * 3
+        assert made == [connection.name]
+        assert threading.get_ident() not in threads
 
 
 @pytest.mark.parametrize("name", ["code_interpreter", "lap_status", "get_session_x", "recall"])
