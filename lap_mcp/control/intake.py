@@ -34,6 +34,19 @@ _QUICK = 64 * 1024
 """Characters of a checkpoint that is written on the event loop."""
 MAX_OPEN = 16 * 1024 * 1024
 """Characters of messages that are open: a runtime that begins them and never ends is stopped."""
+_TOGETHER = 32
+"""Events that are stored at once, at most."""
+_STORED = (base.Message, base.Thinking, base.ToolUse, base.ToolResult, base.Usage)
+"""Events that are stored as they are, whatever else happens."""
+
+
+def _later(before: Progress, after: Progress) -> Progress:
+    """Where a runtime's stream is after both."""
+    return Progress(
+        ref=before.ref if after.ref is None else after.ref,
+        cursor=before.cursor if after.cursor is None else after.cursor,
+        phase=before.phase if after.phase is None else after.phase,
+    )
 
 
 class Intake:
@@ -55,6 +68,10 @@ class Intake:
         self.waiting = False
         """Nothing was sent yet: the turn waits for its runtime."""
         self._in_stream = False
+        self._kept: list[NewEvent] = []
+        """Events to be stored with the one that comes next, since it came with them …"""
+        self._kept_progress = Progress()
+        """… and what the runtime said with them."""
 
     def begin(
         self, ref: base.Ref, finished: Collection[str], *, begun: bool, in_stream: bool
@@ -72,9 +89,11 @@ class Intake:
         self.waiting = False
         self._finished = set(finished)
         self._in_stream = in_stream
+        self._kept, self._kept_progress = [], Progress()
 
     async def take(self, event: base.Event) -> None:
         """Raises: LeaseLost, StoreError, ProtocolError (an oversized reference)."""
+        await self._before(event)
         match event:
             case base.MessageDelta():
                 await self._delta("message", short_id(event.message_id), event.text)
@@ -136,7 +155,27 @@ class Intake:
             new = replace(new, closes=closes)
         if new.native_id is not None:
             new = replace(new, native_id=short_id(new.native_id))
-        await self._leased.append([new], self.progress(event))
+        self._kept.append(new)
+        self._kept_progress = _later(self._kept_progress, self.progress(event))
+        if not event.more or len(self._kept) >= _TOGETHER:
+            await self.settle()
+
+    async def _before(self, event: base.Event) -> None:
+        """What was kept is stored with events of its like only."""
+        if self._kept and not isinstance(event, _STORED):
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Store what was kept for the event that was to follow.  Raises: LeaseLost, StoreError."""
+        new, progress = self.kept()
+        if new:
+            await self._leased.append(new, progress)
+
+    def kept(self, progress: Progress | None = None) -> tuple[Sequence[NewEvent], Progress]:
+        """What is still to be stored, for whoever stores it now, with `progress`, the newer."""
+        new, before = self._kept, self._kept_progress
+        self._kept, self._kept_progress = [], Progress()
+        return new, _later(before, progress or Progress())
 
     def progress(self, event: base.Event) -> Progress:
         """The event's `ref` and `cursor`, to be stored.  Raises: ProtocolError."""

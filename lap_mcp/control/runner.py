@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 
 _LEAVE = 3.0
 """Seconds that a runtime has to take our "stop" when the server stops."""
-
+_CLOSING = 10.0
+"""Seconds that the stream of a turn which has ended has to close."""
 
 _MESSAGES = 10_000
 
@@ -51,7 +52,9 @@ class Runner:
         *,
         adopted: bool,
         record: TurnRecord | None = None,
+        before: Runner | None = None,
     ) -> None:
+        """`before`: of the same session, and not yet done with the stream of its last turn."""
         self.engine = engine
         self.leased = Leased(engine, lease, turn_id)
         self.leased.live.drive(self)
@@ -66,6 +69,13 @@ class Runner:
         """What went wrong when the runtime was told to stop."""
         self.ended = anyio.Event()
         """The current turn ended, or stopped for questions."""
+        self.left = anyio.Event()
+        """Nothing of this runner is left."""
+        self._before = before
+        self._over = False
+        """The turn whose stream is open ended, or stopped for questions …"""
+        self._following: str | None = None
+        """… and this one runs now."""
         self._adopted = adopted
         self._known = record
         """What was read of the current turn when its lease was taken."""
@@ -87,7 +97,9 @@ class Runner:
         live = self.leased.live
         try:
             with self._scope:
-                await self._run()
+                await self._alone()
+                while await self._turn():
+                    pass
         except LeaseLost:
             log.warning("session %s is driven by another process now", live.session_id)
         except StoreError as error:
@@ -95,24 +107,22 @@ class Runner:
             log.error("session %s is left: %s", live.session_id, error)
         finally:
             self.ended.set()
+            self.left.set()
             live.leave(self)
             self.engine.hub.release(live)
 
-    async def _run(self) -> None:
-        while True:
-            following = await self._turn()
-            self.ended.set()
-            self._adopted = False
-            if following is None:
-                return
-            self.leased.turn_id, self.ended = following, anyio.Event()
-            self.runtime = None
-            self.ending, self._stopped, self.complaint = "", False, ""
+    async def _alone(self) -> None:
+        """Wait until the stream of the turn before is closed: a runtime may have one a session."""
+        before, self._before = self._before, None
+        if before is None or self._leaving or self._stopped:
+            return
+        with anyio.move_on_after(_CLOSING) as self._turn_scope:
+            await before.left.wait()
 
     async def _turn(self) -> str | None:
         """One start of a turn, to its end or to its questions; the turn that follows."""
         record, self._known = self._known or await self._record(), None
-        self._last = Progress()
+        self._last, self._over = Progress(), False
         self._begins(record)
         self.leased.begin(whole=record.starts == 1 and not self._adopted)
         try:
@@ -158,17 +168,19 @@ class Runner:
     async def _within_deadline(self, record: TurnRecord, job: Job) -> str | None:
         started = record.turn.started_at or self.leased.now
         remaining = started + job.agent.deadline - self.leased.now
-        done: base.Done | None = None
+        broken: base.Done | None = None
         self._turn_scope = anyio.CancelScope(deadline=anyio.current_time() + max(remaining, 0.0))
         if self._leaving or self._stopped:
-            self._turn_scope.cancel()
-        with self._turn_scope:
-            done = await self._guarded(job)
-        if done is None:
             return await self._cut_off(job)
-        return await self._finish(done)
+        with self._turn_scope:
+            broken = await self._guarded(job)
+        if self._over:
+            return self._following
+        if broken is None:
+            return await self._cut_off(job)
+        return await self._finish(broken)
 
-    async def _guarded(self, job: Job) -> base.Done:
+    async def _guarded(self, job: Job) -> base.Done | None:
         """Boundary: whatever an adapter raises ends its turn, in words, and nothing else."""
         try:
             return await self._drive(job)
@@ -185,15 +197,20 @@ class Runner:
                 error_kind="protocol",
             )
 
-    async def _drive(self, job: Job) -> base.Done:
+    async def _drive(self, job: Job) -> base.Done | None:
+        """Read the stream to its end, which is stored before the stream is closed: that may take
+        longer than anybody should wait.  What is returned is still to be stored."""
         async with self.engine.drive(job) as events:
             async for raw in events:
                 event = storable(raw)
                 async with self.leased.order:
-                    if isinstance(event, base.Done):
-                        self._last = self.intake.progress(event)
-                        return event
-                    await self.intake.take(event)
+                    if not isinstance(event, base.Done):
+                        await self.intake.take(event)
+                        continue
+                    self._last = self.intake.progress(event)
+                with anyio.CancelScope(shield=True):
+                    await self._finish(event)
+                return None
         return base.Done(outcome="failed", error="The stream ended without an end.")
 
     # Ends --------------------------------------------------------------------------------------
@@ -216,6 +233,7 @@ class Runner:
 
     async def _stop_for_questions(self) -> bool:
         """False: none is open."""
+        await self.intake.settle()
 
         def query(connection: Connection) -> Sequence[StoredEvent]:
             return moments.stop_for_questions(
@@ -224,6 +242,8 @@ class Runner:
 
         stored = await self.leased.write(query)
         self.leased.publish(stored)
+        if stored:
+            self._goes_over(None)
         return bool(stored)
 
     async def _cut_off(self, job: Job) -> str | None:
@@ -240,6 +260,7 @@ class Runner:
 
     async def _leave(self, job: Job) -> str | None:
         """The server stops: a turn that goes on without us is left for the next process."""
+        await self.intake.settle()
         if self.intake.waiting:
             # Nothing was sent: whoever takes the session over starts it.
             await self.leased.write(lambda connection: free(connection, self.leased.lease))
@@ -278,7 +299,9 @@ class Runner:
         leased, now = self.leased, self.leased.now
         self.intake.flush()
         words = None if error is None else storable(self.engine.scrubber.text(error))
-        closing = [
+        kept, last = self.intake.kept(self._last)
+        closing = list(kept)
+        closing += [
             partial(message.kind, message_id, self.engine.scrubber.text(message.text))
             for message_id, message in leased.live.open.items()
             if message.text
@@ -296,7 +319,7 @@ class Runner:
                 connection,
                 leased.lease,
                 self.turn_id,
-                replace(self._last, outcome=outcome, error=words, status=status),
+                replace(last, outcome=outcome, error=words, status=status),
                 closing=closing,
                 opening=opening if queue and not self._leaving else None,
                 now=now,
@@ -310,7 +333,18 @@ class Runner:
             turn = replace(turn, outcome=outcome, error=words, last_seq=seq, ended_at=now)
             leased.live.know(principal, turn)
             self.engine.hub.answers.keep(principal, turn.session_id, turn.id, leased.said)
-        return ended.turn_id
+        return self._goes_over(ended.turn_id)
+
+    def _goes_over(self, following: str | None) -> str | None:
+        """The turn is over in the store: who asks from here on means the one that follows."""
+        self._over, self._following = True, following
+        self._adopted = False
+        self.ended.set()
+        if following is not None:
+            self.leased.turn_id, self.ended = following, anyio.Event()
+            self.runtime = None
+            self.ending, self._stopped, self.complaint = "", False, ""
+        return following
 
     # Being told --------------------------------------------------------------------------------
 

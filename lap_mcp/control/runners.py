@@ -60,7 +60,8 @@ class Runners:
     ) -> Runner:
         """Drive a turn, and those queued behind it, in a task of the server.  `record`: the turn's,
         if it was read under this lease."""
-        runner = Runner(self.engine, lease, turn_id, adopted=adopted, record=record)
+        before = self._runners.get(lease.session_id)
+        runner = Runner(self.engine, lease, turn_id, adopted=adopted, record=record, before=before)
         self._runners[lease.session_id] = runner
         if self._leaving:
             runner.leave()

@@ -31,6 +31,8 @@ class Checker:
         from referencing import Registry
 
         self._schema = schema
+        self._plain = _plain(schema)
+        self._required = frozenset(schema.get("required", ()))
         self._validator = Draft202012Validator(schema, registry=Registry())
 
     def prepare(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,6 +48,8 @@ class Checker:
 
     def problem(self, arguments: Mapping[str, Any]) -> str:
         """What is wrong with the arguments and what to write instead; empty if nothing is."""
+        if self._is_plainly_right(arguments):
+            return ""
         from jsonschema.exceptions import best_match
         from referencing.exceptions import Unresolvable
 
@@ -57,6 +61,33 @@ class Checker:
         except Unresolvable as reference:
             return f"The schema of this input refers to {one_line(str(reference))}, unknown here."
         return "" if error is None else _words(error)
+
+    def _is_plainly_right(self, arguments: Mapping[str, Any]) -> bool:
+        """What nearly every call is, at a twentieth of the price: all that is required, and of the
+        rest only what a look at its type decides."""
+        return (
+            self._plain is not None
+            and self._required <= arguments.keys()
+            and all(type(value) is self._plain.get(key) for key, value in arguments.items())
+        )
+
+
+_TYPES: Mapping[str, type] = {"string": str, "boolean": bool}
+_SAYING_LITTLE = frozenset({"$schema", "title", "description"})
+_FLAT = _SAYING_LITTLE | {"type", "properties", "required", "additionalProperties"}
+
+
+def _plain(schema: Mapping[str, Any]) -> Mapping[str, type] | None:
+    """The properties of which the schema says their type and no more; None where it says more of
+    the arguments as a whole than which there are."""
+    if schema.get("type") != "object" or not _FLAT.issuperset(schema):
+        return None
+    found: dict[str, type] = {}
+    for name, of in schema.get("properties", {}).items():
+        kind = str(of.get("type")) if isinstance(of, Mapping) else ""
+        if kind in _TYPES and (_SAYING_LITTLE | {"type"}).issuperset(of):
+            found[name] = _TYPES[kind]
+    return found
 
 
 def _unbounded(value: Any, path: str) -> Iterator[str]:

@@ -123,6 +123,7 @@ class Face:
             on_get_prompt=listings.get_prompt,
             on_completion=listings.complete,
         )
+        sdk.trace_if_collected(server)
         sdk.guard_request_state(server, self.options.state_key)
         sdk.on_initialized(server, self._connected)
         self.tasks.register(server)

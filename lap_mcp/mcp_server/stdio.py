@@ -24,6 +24,8 @@ from .face import Face
 
 _AHEAD: Final = 64
 """Lines that are read before they are asked for."""
+_READ: Final = 256 * 1024
+"""Bytes that are read at once."""
 _ATOMIC: Final = select.PIPE_BUF
 _ESCAPE: Final = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -70,7 +72,8 @@ def whole(line: str) -> str:
 
 
 class _Lines:
-    """Lines of a descriptor, read by a daemon thread so that waiting can be cancelled."""
+    """Lines of a descriptor, read when the loop says that there is something; where it cannot (a
+    file, Windows), by a daemon thread, so that waiting can be cancelled."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -79,7 +82,49 @@ class _Lines:
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._ended = False
-        threading.Thread(target=self._read, name="stdin", daemon=True).start()
+        self._rest = bytearray()
+        """The beginning of a line."""
+        self._paused = False
+        """So many lines wait to be asked for that no more are read."""
+        self._watched = self._watch()
+        if not self._watched:
+            threading.Thread(target=self._read, name="stdin", daemon=True).start()
+
+    def _watch(self) -> bool:
+        try:
+            self._loop.add_reader(self._fd, self._readable)
+        except (NotImplementedError, OSError):
+            return False
+        return True
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._fd, _READ)
+        except BlockingIOError:
+            return
+        except OSError:  # the descriptor broke
+            data = b""
+        if not data:
+            self.close()
+            if self._rest:
+                self._put(_text(self._rest))
+            self._end()
+            return
+        *lines, rest = data.split(b"\n")
+        if lines:
+            self._put(_text(self._rest + lines[0]))
+            for line in lines[1:]:
+                self._put(_text(line))
+            self._rest.clear()
+        self._rest += rest
+        if len(self._lines) > _AHEAD:
+            self.close()
+            self._paused = True
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._watched:
+            self._loop.remove_reader(self._fd)
 
     def _read(self) -> None:
         try:
@@ -103,12 +148,19 @@ class _Lines:
     async def __aiter__(self) -> AsyncIterator[str]:
         while True:
             while self._lines:
-                self._room.release()
+                if not self._watched:
+                    self._room.release()
                 yield self._lines.popleft()
             if self._ended:
                 return
+            if self._paused:
+                self._paused = not self._watch()
             self._news.clear()
             await self._news.wait()
+
+
+def _text(line: bytes | bytearray) -> str:
+    return whole(line.decode("utf-8", "replace"))
 
 
 class _Writer:
@@ -143,7 +195,11 @@ async def run_stdio(face: Face, wire: Wire | None = None) -> None:
         return
     from mcp.server.stdio import stdio_server
 
-    stdin: Any = _Lines(wire.read)
+    lines = _Lines(wire.read)
+    stdin: Any = lines
     stdout: Any = _Writer(wire.write)
-    async with face.running(), stdio_server(stdin, stdout) as (read, write):
-        await face.server.run(read, write, face.server.create_initialization_options())
+    try:
+        async with face.running(), stdio_server(stdin, stdout) as (read, write):
+            await face.server.run(read, write, face.server.create_initialization_options())
+    finally:
+        lines.close()

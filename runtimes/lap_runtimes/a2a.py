@@ -31,14 +31,26 @@ from lap_runtimes.base import (
 )
 from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import Rejected, RuntimeFailure, Unsupported
-from lap_runtimes.files import fetched
+from lap_runtimes.files import at_once, fetched
 from lap_runtimes.http import HTTP
 from lap_runtimes.http_errors import clean
 
+_CAPABILITIES = Capabilities(
+    discover=True,
+    stream=True,
+    answer="resume",
+    attach="history",
+    cancel="remote",
+    on_disconnect="continues",
+    files_in=True,
+    files_out=True,
+)
 WELL_KNOWN = ".well-known/agent-card.json"
 _CARD_AGE = 300.0
 _END_SECONDS = 0.1
 """How long an agent may keep a stream open after the last event, before we close it."""
+_AFTER_SECONDS = 0.002
+"""Those who wait for the answer come first."""
 
 
 class A2AConfig(HTTPRuntimeConfig):
@@ -63,16 +75,7 @@ class A2ARuntime:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(
-            discover=True,
-            stream=True,
-            answer="resume",
-            attach="history",
-            cancel="remote",
-            on_disconnect="continues",
-            files_in=True,
-            files_out=True,
-        )
+        return _CAPABILITIES
 
     async def check(self) -> str:
         card = await self._card("", fresh=True)
@@ -153,10 +156,12 @@ class A2ARuntime:
             async for response in responses:
                 found = fold.feed(response) if response is not None else [Heartbeat()]
                 over = fold.finished or fold.wants_task
-                if over:
-                    await _read_out(responses)
-                for event in found:
-                    yield await fetched(self._http, event)
+                try:
+                    for event in at_once(found):
+                        yield await fetched(self._http, event)
+                finally:
+                    if over:
+                        await _read_out(responses)
                 if over:
                     break
         if fold.finished or (peer.streams and not fold.wants_task):
@@ -243,8 +248,10 @@ class A2ARuntime:
 
 async def _read_out(responses: AsyncGenerator[Json | None, None]) -> None:
     """Read what follows the last event, which is nothing: the connection of an answer that was read
-    to its end is used again, and a new one costs more than waiting for that end."""
+    to its end is used again, and a new one costs more than waiting for that end.  Nobody waits for
+    it who waits for the answer: that one was given."""
     with anyio.move_on_after(_END_SECONDS), suppress(RuntimeFailure):
+        await anyio.sleep(_AFTER_SECONDS)
         async for _ in responses:
             pass
 

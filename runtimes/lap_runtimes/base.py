@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 Ref = Mapping[str, Any]
@@ -184,6 +184,15 @@ class Event:
     cursor: str | None = None
     """Where a replay may start so that this event is the last one not repeated.  Never on a delta:
     after a loss the open message is replayed from its beginning."""
+    more: bool = False
+    """The next event came with this one and follows without a wait: both may be stored at once."""
+
+
+def together(events: Sequence[Event]) -> Sequence[Event]:
+    """Events that came at once, to be yielded one after the other without a wait between them."""
+    if len(events) < 2:
+        return events
+    return [*(replace(event, more=True) for event in events[:-1]), events[-1]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from lap_runtimes.base import (
     Prompt,
     Ref,
     Turn,
+    together,
 )
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.http import HTTP, MAX_JSON, Reply
@@ -303,7 +304,7 @@ async def _messages(reply: Reply, fold: HarnessFold) -> AsyncGenerator[Event, No
     async with aclosing(reply.chunks()) as chunks:
         async for chunk in chunks:
             found = [event for message in reader.feed(chunk) for event in fold.feed(message)]
-            for event in found or [Heartbeat()]:
+            for event in together(found) or [Heartbeat()]:
                 yield event
             if fold.finished:
                 return
@@ -326,7 +327,7 @@ async def _events(reply: Reply, fold: PayloadFold) -> AsyncGenerator[Event, None
 
 async def _whole(reply: Reply, fold: PayloadFold) -> AsyncGenerator[Event, None]:
     body = await reply.read(MAX_JSON)
-    for event in fold.whole(body.decode("utf-8", "replace")):
+    for event in together(fold.whole(body.decode("utf-8", "replace"))):
         yield event
 
 

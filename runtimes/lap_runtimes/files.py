@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lap_runtimes.base import Event, File, Message
+from lap_runtimes.base import Event, File, Message, together
 from lap_runtimes.errors import RuntimeFailure
 from lap_runtimes.http import HTTP
 
@@ -62,6 +63,11 @@ async def fetched(http: HTTP, event: Event) -> Event:
         media_type=event.media_type or got.media_type,
         data=got.data,
     )
+
+
+def at_once(events: Sequence[Event]) -> Sequence[Event]:
+    """Events that came together, marked so where none of them has to be fetched first."""
+    return events if any(isinstance(event, FileLink) for event in events) else together(events)
 
 
 def plain_name(name: str, *, fallback: str, media_type: str = "") -> str:

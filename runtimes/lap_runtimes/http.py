@@ -9,6 +9,7 @@ taken from the environment as httpx does it (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CER
 
 from __future__ import annotations
 
+import functools
 import json as jsonlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ from lap_runtimes.authorizing import Authorizer, Issued, Outgoing
 from lap_runtimes.base import MAX_FILE_BYTES
 from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unavailable
-from lap_runtimes.http_errors import MAX_ERROR_BODY, rejection
+from lap_runtimes.http_errors import MAX_ERROR_BODY, pause_before, rejection
 from lap_runtimes.origin import OriginRules, Standing
 from lap_runtimes.resolving import public_address
 
@@ -35,8 +36,6 @@ MAX_JSON = 64 * 1024 * 1024
 CONTROL_DEADLINE = 30.0
 """Seconds for a request that only asks or tells something, from connecting to the last byte."""
 MAX_REDIRECTS = 5
-MAX_POLITE_WAIT = 5.0
-"""Longest `retry-after`, in seconds, that a read request waits out by itself."""
 _SCRUBBED = 16 * 1024
 """Bytes of a body that is no JSON that are looked at for our credential, to show its beginning."""
 _CONNECT_PAUSES = (0.2, 0.6)
@@ -220,7 +219,8 @@ class HTTP:
         deadline: float | None = CONTROL_DEADLINE,
     ) -> Any:
         """Send and read a JSON answer, within `deadline` seconds.  A GET that never left this
-        machine, or was put off for at most `MAX_POLITE_WAIT`, is tried again."""
+        machine, or was put off for at most
+        `http_errors.MAX_POLITE_WAIT`, is tried again."""
         pauses = list(_CONNECT_PAUSES) if method == "GET" else []
         headers = {"Accept": "application/json", **(headers or {})}
         with self.within(deadline):
@@ -231,7 +231,7 @@ class HTTP:
                     ) as reply:
                         return await reply.json()
                 except RuntimeFailure as exc:
-                    pause = _pause(exc, pauses)
+                    pause = pause_before(exc, pauses)
                     if pause is None:
                         raise
                 await anyio.sleep(pause)
@@ -314,7 +314,7 @@ class HTTP:
         home = self._home_headers if standing == "home" else {}
         sent = {**headers, **home}
         with foreign_errors(self._where(url)):
-            target = httpx2.URL(url)
+            target = _parsed(url)
             if params:
                 target = target.copy_merge_params(params)
             if standing == "public":
@@ -322,8 +322,12 @@ class HTTP:
                 sent["Host"] = target.netloc.decode("ascii")
                 extensions["sni_hostname"] = target.host
                 target = target.copy_with(host=address)
-            request = client.build_request(
-                method, target, content=content, headers=sent, extensions=extensions
+            # As the client builds one, without the cookies and parameters that ours has none of.
+            given = client.headers.copy()
+            given.update(sent)
+            extensions["timeout"] = client.timeout.as_dict()
+            request = httpx2.Request(
+                method, target, content=content, headers=given, extensions=extensions
             )
             if standing == "home" and self._authorizer is not None:
                 await self._authorize(self._authorizer, request)
@@ -380,16 +384,8 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
         raise Unavailable(f"ca_file {ca_file} cannot be used: {exc}", sent=False) from exc
 
 
-def _pause(exc: RuntimeFailure, pauses: list[float]) -> float | None:
-    """Seconds until a GET is tried again; None: it is not."""
-    if not pauses:
-        return None
-    usual = pauses.pop(0)
-    if isinstance(exc, Unavailable) and not exc.sent:
-        return usual
-    if exc.status in (429, 503) and (exc.retry_after or usual) <= MAX_POLITE_WAIT:
-        return exc.retry_after or usual
-    return None
+_parsed = functools.lru_cache(maxsize=256)(httpx2.URL)
+"""A runtime has few addresses, and parsing one costs as much as sending to it."""
 
 
 def _origin_of(url: str) -> str:

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from lap_runtimes.errors import Kind, Rejected
+from lap_runtimes.errors import Kind, Rejected, RuntimeFailure, Unavailable
 
 MAX_ERROR_BODY = 64 * 1024
+MAX_POLITE_WAIT = 5.0
+"""Longest `retry-after`, in seconds, that a read request waits out by itself."""
 _MAX_WORDS = 500
 
 _KINDS: dict[int, Kind] = {
@@ -101,3 +103,16 @@ def clean(text: str) -> str:
     """One line without control characters, at most 500 characters."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return flat if len(flat) <= _MAX_WORDS else flat[: _MAX_WORDS - 1] + "…"
+
+
+def pause_before(exc: RuntimeFailure, pauses: list[float]) -> float | None:
+    """Seconds until a read that failed in this way is made again, by the next of `pauses`, which is
+    used up; None: it is not."""
+    if not pauses:
+        return None
+    usual = pauses.pop(0)
+    if isinstance(exc, Unavailable) and not exc.sent:
+        return usual
+    if exc.status in (429, 503) and (exc.retry_after or usual) <= MAX_POLITE_WAIT:
+        return exc.retry_after or usual
+    return None

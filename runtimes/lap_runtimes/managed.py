@@ -22,7 +22,16 @@ from typing import Any, Protocol
 
 import anyio
 
-from lap_runtimes.base import MAX_REF_BYTES, Answer, Answers, Event, Heartbeat, Prompt, Ref
+from lap_runtimes.base import (
+    MAX_REF_BYTES,
+    Answer,
+    Answers,
+    Event,
+    Heartbeat,
+    Prompt,
+    Ref,
+    together,
+)
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure
 from lap_runtimes.http import Reply
 from lap_runtimes.responses_items import Json, mapping
@@ -62,7 +71,7 @@ async def followed(reply: Reply, fold: Fold) -> AsyncGenerator[Event, None]:
     async with aclosing(reply.chunks()) as chunks, aclosing(frames(chunks, reader)) as read:
         async for frame in read:
             found = fold.feed(parsed(frame.data, frame.event)) if frame else []
-            for event in found or [Heartbeat()]:
+            for event in together(found) or [Heartbeat()]:
                 yield event
             if fold.finished:
                 return

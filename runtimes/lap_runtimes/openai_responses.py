@@ -30,7 +30,7 @@ from lap_runtimes.base import (
 )
 from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, Rejected, Unsupported
-from lap_runtimes.files import fetched
+from lap_runtimes.files import at_once, fetched
 from lap_runtimes.http import HTTP, Reply
 from lap_runtimes.responses_fold import PENDING, Cursor, ResponseFold
 from lap_runtimes.responses_items import input_item, mapping
@@ -174,7 +174,7 @@ class OpenAIResponsesRuntime:
         """A stream; a whole answer, also from a server that was asked for a stream; and then, where
         the work goes on in the background, looking until it is done."""
         if reply.media_type == "application/json":
-            for event in fold.feed_response(await reply.json(MAX_RESPONSE)):
+            for event in at_once(fold.feed_response(await reply.json(MAX_RESPONSE))):
                 yield await fetched(self._http, event)
         else:
             async with aclosing(self._streamed(reply, fold)) as events:
@@ -194,11 +194,11 @@ class OpenAIResponsesRuntime:
         async with aclosing(reply.chunks()) as chunks, aclosing(frames(chunks, reader)) as read:
             async for frame in read:
                 found = fold.feed(frame.event, frame.data) if frame else [Heartbeat()]
-                for event in found:
+                for event in at_once(found):
                     yield await fetched(self._http, event)
                 if fold.finished:
                     return
-        for event in fold.end(said_done=reader.done):
+        for event in at_once(fold.end(said_done=reader.done)):
             yield await fetched(self._http, event)
 
     async def _again(
