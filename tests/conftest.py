@@ -77,7 +77,8 @@ def _loop_is_not_blocked() -> Iterator[None]:
             # Connecting to PostgreSQL and migrating it read files, once each.
             function.can_block_in("asyncpg/connect_utils.py", {"_connect"})
             # Small SQLite transactions run where they stand, and never wait for a lock there.
-            function.can_block_in("lap_mcp/store/database.py", {"_migrate", "_at_once"})
+            function.can_block_in("lap_mcp/store/database.py", {"_migrate"})
+            function.can_block_in("lap_mcp/store/sqlite.py", {"_at_once"})
             # The loop says before that there is something to read.
             function.can_block_in("lap_mcp/mcp_server/stdio.py", {"_readable"})
         yield

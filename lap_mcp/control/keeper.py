@@ -60,6 +60,7 @@ class Keeper:
             if self._adopt:
                 await self._runners.adopt()
             await self._expire()
+        await self._engine.database.tidy()
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_EVERY
             self._engine.spawn(self._forget, "forgetting")

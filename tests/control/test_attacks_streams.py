@@ -22,7 +22,8 @@ from lap_mcp.control.sessions import Sessions
 from lap_mcp.control.storable import short_id, storable
 from lap_mcp.errors import Invalid, StoreError
 from lap_mcp.model import LOCAL, Delta, StoredEvent
-from lap_mcp.store.database import Database, _SQLite, open_database
+from lap_mcp.store.database import Database, open_database
+from lap_mcp.store.sqlite import SQLite
 
 from .conftest import DEADLINE, ME, Agents, House, _fresh_postgres
 from .engine_view import engine_of
@@ -343,7 +344,7 @@ async def test_a_database_that_is_not_there_is_a_store_error_in_words(postgres: 
 
 
 async def test_a_watched_file_that_cannot_be_opened_is_a_store_error(tmp_path: Path) -> None:
-    database = await anyio.to_thread.run_sync(_SQLite, tmp_path / "missing" / "lap.db")
+    database = await anyio.to_thread.run_sync(SQLite, tmp_path / "missing" / "lap.db")
 
     with pytest.raises(StoreError):
         await database.token()
