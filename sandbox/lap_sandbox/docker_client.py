@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,20 @@ SSH = "ssh:// is not supported; forward its socket (ssh -L) and set DOCKER_HOST 
 
 def ping(client: Any) -> None:
     client.api._result(client.api._get(client.api._url("/_ping"), timeout=FIND_SECONDS))
+
+
+def was_short_of_memory(client: Any, id: str) -> bool:
+    """As the engine's latest events say, which it keeps where the container is removed already."""
+    asked = {
+        "since": "0",
+        "until": f"{time.time():.9f}",  # those that were, without waiting for more
+        "filters": json.dumps({"container": [id], "event": ["oom"]}),
+    }
+    with contextlib.suppress(OSError, docker.errors.DockerException):
+        url = client.api._url("/events")
+        told = client.api._get(url, params=asked, timeout=FIND_SECONDS)
+        return bool(client.api._result(told).strip())
+    return False
 
 
 def _tls(candidate: hosts.Candidate) -> Any:
@@ -80,6 +97,7 @@ def connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
         raise
     names = [entry.split(",")[0].removeprefix("name=") for entry in info["SecurityOptions"] or []]
     components = {entry["Name"]: str(entry["Version"]) for entry in version.get("Components") or []}
+    runtimes = info.get("Runtimes") or {}
     return client, Facts(
         address=candidate.address,
         how=candidate.how,
@@ -87,6 +105,8 @@ def connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
         components=components,
         security=names,
         cgroup_version=str(info.get("CgroupVersion", "1")),
-        runtimes=sorted(info.get("Runtimes") or {}),
+        runtimes=sorted(runtimes),
+        gvisor=[name for name, how in runtimes.items() if "runsc" in f"{name} {how.get('path')}"],
+        default_runtime=str(info.get("DefaultRuntime", "")),
         unlimited=unlimited(info),
     )

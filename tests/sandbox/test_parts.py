@@ -257,6 +257,18 @@ def test_an_engine_without_control_groups_is_told_and_limits_each_process_instea
     assert (with_these["data"], with_these["nproc"]) == (123, 45)
 
 
+def test_gvisor_counts_its_own_processes_and_the_engine_those_of_its_kernel() -> None:
+    placement = Placement(image="x", runtime="runsc", apparmor=False, small_uids=False, labels={})
+    limits, guest = Limits(pids=45), replace(placement, gvisor=True)
+    assert hardening.ulimits(limits, guest)["nproc"] == 45
+    options = hardening.options(limits, guest, 5)
+    assert options["pids_limit"] > 5 * 45
+    assert options["mem_limit"] == options["memswap_limit"] > limits.memory
+    assert "nproc" not in hardening.ulimits(limits, placement)
+    options = hardening.options(limits, placement, 5)
+    assert (options["pids_limit"], options["mem_limit"]) == (45, limits.memory)
+
+
 def test_podman_gets_its_profile_as_a_file_and_only_options_that_it_knows() -> None:
     placement = Placement(
         image="sha256:x", runtime=None, apparmor=False, small_uids=False, labels={},
