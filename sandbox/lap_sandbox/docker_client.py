@@ -12,7 +12,7 @@ import docker
 
 from lap_sandbox import hosts
 from lap_sandbox.engine import Facts
-from lap_sandbox.preflight import unlimited
+from lap_sandbox.preflight import gvisor, unlimited
 from lap_sandbox.unix_transport import UnixAdapter
 
 FIND_SECONDS = 0.8
@@ -97,7 +97,6 @@ def connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
         raise
     names = [entry.split(",")[0].removeprefix("name=") for entry in info["SecurityOptions"] or []]
     components = {entry["Name"]: str(entry["Version"]) for entry in version.get("Components") or []}
-    runtimes = info.get("Runtimes") or {}
     return client, Facts(
         address=candidate.address,
         how=candidate.how,
@@ -105,8 +104,8 @@ def connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
         components=components,
         security=names,
         cgroup_version=str(info.get("CgroupVersion", "1")),
-        runtimes=sorted(runtimes),
-        gvisor=[name for name, how in runtimes.items() if "runsc" in f"{name} {how.get('path')}"],
+        runtimes=sorted(info.get("Runtimes") or {}),
+        gvisor=gvisor(info),
         default_runtime=str(info.get("DefaultRuntime", "")),
         unlimited=unlimited(info),
     )
