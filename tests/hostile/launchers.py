@@ -139,6 +139,8 @@ _FILES = "the number of files of a tmpfs is not limited: memory and time are"
 _PROC = "prctl(PR_SET_DUMPABLE) keeps nobody of the same uid out of /proc/1"
 _FILTER = "our filter is not applied: IP sockets can be made, and lead nowhere"
 GVISOR_OF_2022 = {
+    "05-fork-bomb": "a process costs its kernel 9 MiB and much time: the whole sandbox ends, for "
+    "want of memory or because it cannot be stopped in time",
     "08-memory": _MEMORY,
     "09-memory-of-children": _MEMORY,
     "11-many-files": _FILES,

@@ -163,10 +163,11 @@ async def test_29_the_supervisors_descriptors_and_memory_are_out_of_reach(sandbo
     assert await value(sandbox, code) == "['refused']"
 
 
-async def test_29_forged_frames_hurt_only_their_own_execution(
+async def test_29_forged_frames_hurt_only_their_own_interpreter(
     sandbox: Sandbox, neighbour: Sandbox
 ) -> None:
-    """Garbage and false frames on every descriptor of the worker."""
+    """Garbage and false frames on every descriptor of the worker, also for executions to come: it
+    shares its memory with the code, so that it is a reset after which it is to be believed."""
     garbage = (
         "import os\nfor fd in range(3, 64):\n"
         "    try: os.write(fd, b'\\xff' * 5000)\n    except OSError: pass"
@@ -185,4 +186,6 @@ async def test_29_forged_frames_hurt_only_their_own_execution(
     )
     execution = await run(sandbox, forged)
     assert all(".." not in file.path for file in execution.files)
+    await sandbox.reset()
+    assert await value(sandbox, "6 * 7") == "42"
     assert await value(neighbour, "marker") == "'untouched'"
