@@ -61,6 +61,11 @@ ATTACKS = [
            "x = []\ntry:\n    while True: pass\n"
            "except KeyboardInterrupt:\n    while True: x.append(bytes(1 << 20))",
            ("timeout", "out_of_memory", "error"), "", 0.3),
+    Attack(88, "takes-the-limits-of-others",
+           "import os, resource\ntaken = []\n"
+           "for pid in sorted(int(p) for p in os.listdir('/proc') if p.isdigit()):\n"
+           "    try: resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3)); taken.append(pid)\n"
+           "    except PermissionError: pass\ntaken", ("ok",), "[]"),
 ]  # fmt: skip
 
 
