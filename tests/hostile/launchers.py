@@ -152,8 +152,8 @@ GVISOR_OF_2022 = {
     "SCHED_FIFO is an unknown one",
     "41-internet": _FILTER,
     "41-loopback": _FILTER,
-    "88-takes-the-limits-of-others": "our filter is not applied: who has a uid may set the limits of "
-    "its processes, and what the supervisor then lacks ends the sandbox",
+    "88-takes-the-limits-of-others": "our filter is not applied: whoever has a uid may set "
+    "the limits of its processes, and a supervisor without descriptors ends the sandbox",
     "test_11_49_a_listing_of_very_many_files_ends": _FILES,
     "test_25_29_the_supervisors_files_in_proc_cannot_be_read[environ]": _PROC,
     "test_25_29_the_supervisors_files_in_proc_cannot_be_read[maps]": _PROC,
