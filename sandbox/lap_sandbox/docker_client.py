@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import docker
 
 from lap_sandbox import hosts
 from lap_sandbox.engine import Facts
-from lap_sandbox.preflight import unlimited
+from lap_sandbox.preflight import gvisor, unlimited
 from lap_sandbox.unix_transport import UnixAdapter
 
 FIND_SECONDS = 0.8
@@ -24,6 +27,20 @@ SSH = "ssh:// is not supported; forward its socket (ssh -L) and set DOCKER_HOST 
 
 def ping(client: Any) -> None:
     client.api._result(client.api._get(client.api._url("/_ping"), timeout=FIND_SECONDS))
+
+
+def was_short_of_memory(client: Any, id: str) -> bool:
+    """As the engine's latest events say, which it keeps where the container is removed already."""
+    asked = {
+        "since": "0",
+        "until": f"{time.time():.9f}",  # those that were, without waiting for more
+        "filters": json.dumps({"container": [id], "event": ["oom"]}),
+    }
+    with contextlib.suppress(OSError, docker.errors.DockerException):
+        url = client.api._url("/events")
+        told = client.api._get(url, params=asked, timeout=FIND_SECONDS)
+        return bool(client.api._result(told).strip())
+    return False
 
 
 def _tls(candidate: hosts.Candidate) -> Any:
@@ -88,5 +105,7 @@ def connect(candidate: hosts.Candidate) -> tuple[Any, Facts]:
         security=names,
         cgroup_version=str(info.get("CgroupVersion", "1")),
         runtimes=sorted(info.get("Runtimes") or {}),
+        gvisor=gvisor(info),
+        default_runtime=str(info.get("DefaultRuntime", "")),
         unlimited=unlimited(info),
     )

@@ -233,7 +233,7 @@ class DockerEngine:
             try:
                 state = client.api.inspect_container(id)["State"]
             except docker.errors.NotFound:
-                return False
+                return docker_client.was_short_of_memory(client, id)
             return bool(state.get("OOMKilled"))
 
         return await self._call(inspect)

@@ -31,6 +31,10 @@ class Facts:
     """`seccomp`, `apparmor`, `rootless`, `userns`, `cgroupns`"""
     cgroup_version: str
     runtimes: Sequence[str]
+    gvisor: Sequence[str] = ()
+    """Those of `runtimes` that are gVisor …"""
+    default_runtime: str = ""
+    """… and the one that is taken where none is asked for."""
     unlimited: Sequence[str] = ()
     """What it cannot limit of a container: `memory`, `processes`, `CPU`."""
 

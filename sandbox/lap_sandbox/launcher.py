@@ -209,6 +209,7 @@ class ContainerLauncher:
             runtime=self._config.runtime,
             apparmor="apparmor" in facts.security,
             small_uids=facts.small_uids,
+            gvisor=(self._config.runtime or facts.default_runtime) in facts.gvisor,
             ungrouped=bool(facts.unlimited),
             idle_stop=self._config.idle_stop,
             mounts=self._mounts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from lap_sandbox import image_build
 from lap_sandbox.base import Check, LauncherConfig
@@ -45,6 +46,12 @@ _LIMITS = {"memory": "MemoryLimit", "processes": "PidsLimit", "CPU": "CpuCfsQuot
 def unlimited(info: Mapping[str, object]) -> list[str]:
     """What an engine cannot limit, from what it says of itself."""
     return [what for what, name in _LIMITS.items() if info.get(name) is False]
+
+
+def gvisor(info: Mapping[str, Any]) -> list[str]:
+    """The runtimes of an engine that are gVisor, by their name or their program."""
+    known = info.get("Runtimes") or {}
+    return [name for name, how in known.items() if "runsc" in f"{name} {how.get('path', '')}"]
 
 
 def _groups(facts: Facts) -> Check:
@@ -96,8 +103,8 @@ def _runtime(facts: Facts, config: LauncherConfig) -> list[Check]:
         return []
     if config.runtime in facts.runtimes:
         words = f"{config.runtime}: a kernel of the sandbox's own"
-        if config.runtime == "runsc":
-            words += "; our seccomp profile applies with its argument --oci-seccomp only"
+        if config.runtime in facts.gvisor:
+            words += "; it does not apply our seccomp profile, see docs/sandbox.md"
         return [Check(name="runtime", level="ok", words=words)]
     known = ", ".join(facts.runtimes)
     return [

@@ -42,7 +42,7 @@ ALLOWED: dict[str, str] = {
         setgid setgroups setregid setresgid setresuid setreuid setuid umask
     """,
     "scheduling and limits": """
-        getcpu getpriority getrlimit getrusage prlimit64 sched_get_priority_max
+        getcpu getpriority getrlimit getrusage sched_get_priority_max
         sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler
         sched_rr_get_interval sched_setaffinity sched_yield setpriority setrlimit times
         get_mempolicy membarrier
@@ -121,6 +121,10 @@ def _conditional() -> list[dict[str, Any]]:
             _rule("ioctl", allow, args=[_argument(1, 0xFFFFFFFF, "SCMP_CMP_MASKED_EQ", request)])
             for request in IOCTLS
         ),
+        # Of the caller itself (a pid has 32 bits), or only to read: the supervisor has the uid that
+        # code has, which is all that the kernel asks for.
+        _rule("prlimit64", allow, args=[_argument(0, 0xFFFFFFFF, "SCMP_CMP_MASKED_EQ", 0)]),
+        _rule("prlimit64", allow, args=[_argument(2, 0, "SCMP_CMP_EQ")]),
         _rule("personality", allow, args=[_argument(0, 0, "SCMP_CMP_EQ")]),
         _rule("personality", allow, args=[_argument(0, PERSONALITY_QUERY, "SCMP_CMP_EQ")]),
     ]

@@ -146,6 +146,8 @@ class ContainerSandbox:
                 try:
                     await link.ping(PONG_SECONDS)
                 except SandboxGone:
+                    if not link.open:  # it has ended meanwhile: silence is another thing
+                        return True
                     link.close()
                     self._closed = True
                     self._ended(self)

@@ -21,7 +21,8 @@ async def start(meetings: Meetings, facts: Facts, placement: Placement, one: Sta
         LauncherUnavailable: it could not.
     """
     # gVisor and Kata give their guests no socket of the host's.
-    if placement.runtime is not None or not facts.address.startswith("unix://"):
+    guest = placement.gvisor or placement.runtime is not None
+    if guest or not facts.address.startswith("unix://"):
         return await one(placement)
     meeting = await anyio.to_thread.run_sync(meetings.new)
     if meeting is None:

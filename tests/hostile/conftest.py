@@ -59,9 +59,11 @@ def _applies(request: pytest.FixtureRequest) -> None:
     for number in re.findall(r"\d\d", numbers[1]) if numbers else ():
         if why := found.not_applicable.get(int(number)):
             pytest.skip(f"case {number} does not apply to {found.name}: {why}")
-        if why := found.open.get(int(number)):
-            reason = f"case {number} is open on {found.name}: {why}"
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+    case = re.sub(rf"\[{found.name}-?(.*)\]$", r"[\1]", name).removesuffix("[]")
+    attack = case.partition("[")[2].removesuffix("]")
+    if why := found.open.get(case) or found.open.get(attack):
+        reason = f"open on {found.name}: {why}"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 @pytest.fixture
@@ -172,7 +174,9 @@ async def _alone(confinement: Confinement, sandbox: Sandbox) -> None:
 
 
 @pytest.fixture(autouse=True)
-async def unharmed(pool: Pool, confinement: Confinement) -> AsyncIterator[tuple[Sandbox, Sandbox]]:
+async def unharmed(
+    pool: Pool, confinement: Confinement, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[Sandbox, Sandbox]]:
     """What must hold after every case, whatever it did."""
     attacked, neighbour = await _emptied(pool, 0), await _emptied(pool, 1)
     await neighbour.execute("marker = 'untouched'", timeout=30)
@@ -182,6 +186,8 @@ async def unharmed(pool: Pool, confinement: Confinement) -> AsyncIterator[tuple[
     if attacked.alive:
         after = await attacked.execute("6 * 7", timeout=60)
         assert after.value == "42", after
+    if request.node.get_closest_marker("xfail"):  # what it left is not for the next one
+        await attacked.close()
     fresh = await _emptied(pool, 0)
     assert (await fresh.execute("6 * 7", timeout=60)).value == "42"
     assert int((await fresh.execute(_USED, timeout=30)).value or 0) < IN_SANDBOX

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 from lap_sandbox.base import Sandbox
-from lap_sandbox.errors import BadPath, NotFound
+from lap_sandbox.errors import BadPath, NotFound, SandboxError
 
 from tests.hostile.attacks import Attack, attempt, run, value
 
@@ -61,6 +61,11 @@ ATTACKS = [
            "x = []\ntry:\n    while True: pass\n"
            "except KeyboardInterrupt:\n    while True: x.append(bytes(1 << 20))",
            ("timeout", "out_of_memory", "error"), "", 0.3),
+    Attack(88, "takes-the-limits-of-others",
+           "import os, resource\ntaken = []\n"
+           "for pid in sorted(int(p) for p in os.listdir('/proc') if p.isdigit()):\n"
+           "    try: resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3)); taken.append(pid)\n"
+           "    except PermissionError: pass\ntaken", ("ok",), "[]"),
 ]  # fmt: skip
 
 
@@ -104,3 +109,37 @@ async def test_81_what_a_thread_prints_after_its_cell_belongs_to_no_later_error(
     )
     after = await run(sandbox, "t.join(); 1")
     assert (after.status, after.value) == ("ok", "1")
+
+
+FORGED = """
+import json, os, struct, sys
+frame, id = sys._getframe(), 0
+while frame is not None:
+    here = frame.f_locals
+    id = here["id"] if type(here.get("id")) is int and "code" in here else id
+    frame = frame.f_back
+head = json.dumps({"files": [{"path": "../../etc/passwd", "size": 1, "modified": 1}]}).encode()
+done = struct.pack("!IBIH", 7 + len(head), 0x87, id, len(head)) + head
+
+for fd in os.listdir("/proc/1/fd") if os.access("/proc/1/fd", os.R_OK) else ():
+    try: out = os.open(f"/proc/1/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
+    except OSError: continue
+    try: os.write(out, ATTACK)
+    except OSError: pass
+"""
+
+
+@pytest.mark.parametrize("attack", ["done", "done * 2", "b'\\xff' * 5000"])
+async def test_87_who_speaks_in_the_supervisors_name_harms_only_himself(
+    sandbox: Sandbox, neighbour: Sandbox, attack: str
+) -> None:
+    """Where its descriptors can be reached, as they can under gVisor of 2022: what the host reads
+    is hostile to it whoever wrote it."""
+    with contextlib.suppress(SandboxError):
+        forged = await run(sandbox, FORGED.replace("ATTACK", attack))
+        assert forged.status in ("ok", "died", "error")
+        for file in forged.files:
+            with pytest.raises(SandboxError):
+                await sandbox.get(file.path)
+    await sandbox.close()  # what speaks for it need not make sense any more
+    assert await value(neighbour, "marker") == "'untouched'"

@@ -38,6 +38,7 @@ class OwnPodman:
         with (folder / "log").open("ab") as log:
             self._process = processes.start(
                 [*self._command, "system", "service", "--time", "0", self.address],
+                cwd=folder,  # its monitors leave a file `oom` where it was started
                 stdout=log,
                 stderr=log,
             )

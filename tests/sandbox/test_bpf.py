@@ -81,7 +81,9 @@ def test_the_filter_decides_as_the_profile_for_every_call(machine: str) -> None:
 
 @given(
     machine=st.sampled_from(sorted(bpf.MACHINES)),
-    name=st.sampled_from(["socket", "socketpair", "clone", "clone3", "ioctl", "personality"]),
+    name=st.sampled_from(
+        ["socket", "socketpair", "clone", "clone3", "ioctl", "personality", "prlimit64"]
+    ),
     arguments=st.tuples(
         *[st.one_of(st.sampled_from(INTERESTING), st.integers(0, MASK)) for _ in range(6)]
     ),

@@ -27,3 +27,15 @@ def test_a_case_that_does_not_apply_to_a_launcher_exists() -> None:
     for confinement in CONFINEMENTS:
         assert set(confinement.not_applicable) <= numbers()
         assert all(confinement.not_applicable.values())
+
+
+def test_a_case_that_is_open_on_a_launcher_exists() -> None:
+    files = sorted((ROOT / "tests" / "hostile").glob("test_*.py"))
+    text = "".join(path.read_text() for path in files)
+    for confinement in CONFINEMENTS:
+        for case, why in confinement.open.items():
+            assert why
+            number, _, name = case.partition("-")
+            test = f"def {case.partition('[')[0]}("
+            attack = rf'Attack\(\s*{int(number)},\s*"{name}"' if number.isdigit() else "$^"
+            assert test in text or re.search(attack, text), case

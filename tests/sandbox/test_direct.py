@@ -9,7 +9,9 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lap_sandbox import direct, starting
@@ -235,6 +237,25 @@ async def test_the_end_of_the_container_is_seen(make_launcher: MakeLauncher) -> 
     assert is_direct(sandbox)
     docker("kill", sandbox.container_id)  # type: ignore[attr-defined]
     await eventually_async(lambda: not sandbox.alive)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", [{"runtime": "kata"}, {"gvisor": True}])
+async def test_a_guest_with_a_kernel_of_its_own_is_not_asked_to_come(
+    above: Path, how: dict[str, Any]
+) -> None:
+    """At once and with no attempt, also where it is the engine's own default."""
+    tried: list[tuple[str | None, int]] = []
+
+    async def ends(placement: Placement) -> Attached:
+        tried.append((placement.host_socket, len(placement.mounts)))
+        raise LauncherUnavailable("That is all.")
+
+    meetings = Meetings(str(above))
+    with pytest.raises(LauncherUnavailable):
+        await starting.start(meetings, FACTS, replace(PLACEMENT, **how), ends)
+    assert tried == [(None, 0)]
+    assert list(house(above).parent.iterdir()) == []
 
 
 @pytest.mark.anyio

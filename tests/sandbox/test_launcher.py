@@ -13,10 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
+from lap_sandbox import session
 from lap_sandbox.base import LauncherConfig
 from lap_sandbox.docker_engine import DockerEngine, DockerLauncher
 from lap_sandbox.errors import LauncherUnavailable, SandboxGone
+from lap_sandbox.hardening import COMMAND
+from lap_sandbox.link import Link
 
 from tests.capabilities import ROOT
 from tests.sandbox.conftest import MakeLauncher
@@ -412,6 +416,42 @@ async def test_a_sandbox_that_stops_answering_ends_its_call_in_words(
     assert not box.alive
     await box.close()
     await eventually_async(lambda: containers_of(instance) == [])
+
+
+@pytest.mark.docker
+async def test_one_that_ends_while_it_is_asked_whether_it_is_there_is_replaced(
+    make_launcher: MakeLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = await make_launcher()
+    box = await launcher.open(SMALL)
+    ask = Link.ping
+
+    async def too_late(link: Link, deadline: float) -> None:
+        await anyio.to_thread.run_sync(docker, "kill", box.container_id)
+        await ask(link, deadline)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "QUIET_SECONDS", 0.2)
+        patch.setattr(Link, "ping", too_late)
+        ended = await box.execute("import time; time.sleep(60)", timeout=60)
+    assert (ended.status, ended.state_lost, ended.files_lost) == ("died", True, True)
+    assert (await box.execute("6 * 7", timeout=30)).value == "42"
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(("size", "short"), [(1 << 30, True), (1, False)])
+async def test_that_memory_ran_out_is_known_of_a_container_that_is_removed(
+    engine_environ: Mapping[str, str], tmp_path: Path, size: int, short: bool
+) -> None:
+    engine = DockerEngine(engine_environ, tmp_path)
+    await engine.find()
+    id = docker(
+        "run", "--detach", "--rm", "--network", "none", "--memory", "64m", "--memory-swap", "64m",
+        "--entrypoint", COMMAND[0], "lap-sandbox:core", "-c", f"bytearray({size})",
+    ).strip()  # fmt: skip
+    await eventually_async(lambda: docker("ps", "-aq", "--filter", f"id={id}") == "")
+    assert await engine.oom_killed(id) is short
+    await engine.aclose()
 
 
 @pytest.mark.docker

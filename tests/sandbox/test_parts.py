@@ -222,11 +222,11 @@ def test_a_runtime_that_the_engine_does_not_know_is_an_error() -> None:
 
 
 def test_a_runtime_with_a_kernel_of_its_own_is_told_with_what_it_leaves_out() -> None:
-    found = replace(facts(), runtimes=("runc", "runsc"))
+    found = replace(facts(), runtimes=("runc", "runsc"), gvisor=("runsc",))
     checks = preflight.checks(found, LauncherConfig(runtime="runsc"), None)
     (check,) = [check for check in checks if check.name == "runtime"]
     assert check.level == "ok"
-    assert "--oci-seccomp" in check.words
+    assert "does not apply our seccomp profile" in check.words
 
 
 def test_podman_is_known_with_its_runc_and_what_it_does_not_limit() -> None:
@@ -255,6 +255,29 @@ def test_an_engine_without_control_groups_is_told_and_limits_each_process_instea
     assert {"data", "nproc"}.isdisjoint(hardening.ulimits(limits, placement))
     with_these = hardening.ulimits(limits, held)
     assert (with_these["data"], with_these["nproc"]) == (123, 45)
+
+
+def test_gvisor_is_known_by_name_or_program() -> None:
+    known = {
+        "runc": {"path": "runc"},
+        "runsc": {"path": "/usr/local/bin/wrapper"},
+        "guarded": {"path": "/usr/bin/runsc"},
+        "io.containerd.runc.v2": {},
+    }
+    assert preflight.gvisor({"Runtimes": known}) == ["runsc", "guarded"]
+    assert preflight.gvisor({"Runtimes": None}) == []
+
+
+def test_gvisor_counts_its_own_processes_and_the_engine_those_of_its_kernel() -> None:
+    placement = Placement(image="x", runtime="runsc", apparmor=False, small_uids=False, labels={})
+    limits, guest = Limits(pids=45), replace(placement, gvisor=True)
+    assert hardening.ulimits(limits, guest)["nproc"] == 45
+    options = hardening.options(limits, guest, 5)
+    assert options["pids_limit"] > 5 * 45
+    assert options["mem_limit"] == options["memswap_limit"] > limits.memory
+    assert "nproc" not in hardening.ulimits(limits, placement)
+    options = hardening.options(limits, placement, 5)
+    assert (options["pids_limit"], options["mem_limit"]) == (45, limits.memory)
 
 
 def test_podman_gets_its_profile_as_a_file_and_only_options_that_it_knows() -> None:
