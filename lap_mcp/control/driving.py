@@ -75,9 +75,10 @@ async def _events(job: Job) -> AsyncGenerator[Event, None]:
                     if came > farthest or event.cursor is not None:
                         # Not a replay of what came before the loss.
                         attempts, farthest = 0, max(came, farthest)
-                    yield event
                     if isinstance(event, Done):
+                        yield _identified(event)
                         return
+                    yield event
             how = "closed the stream before the turn ended"
         except _Lost as lost:
             how = str(lost)
@@ -187,6 +188,14 @@ async def _next(events: AsyncIterator[Event], silence: float) -> Event | None:
     raise _Lost(f"sent nothing for {silence:g} s")
 
 
+def _identified(done: Done) -> Done:
+    """A failure with the vendor's id for its request in its words, for a support ticket."""
+    words = done.error or ""
+    if not done.request_id or done.request_id in words:
+        return done
+    return replace(done, error=f"{words} Request {done.request_id}.".strip())
+
+
 def failed(failure: RuntimeFailure) -> Done:
     """A failure of the runtime as the end of a turn."""
     words = failure.message
@@ -196,4 +205,6 @@ def failed(failure: RuntimeFailure) -> Done:
         words += f" Request {failure.request_id}."
     if failure.retry_after:
         words += f" It asks to wait {failure.retry_after:g} s."
-    return Done(outcome="failed", error=words, error_kind=failure.kind)
+    return Done(
+        outcome="failed", error=words, error_kind=failure.kind, request_id=failure.request_id
+    )

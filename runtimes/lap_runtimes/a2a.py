@@ -7,8 +7,8 @@ The wire is in `a2a_client.py`; what the events mean is in `a2a_fold.py`.
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, ClassVar
 
 import anyio
@@ -153,17 +153,18 @@ class A2ARuntime:
         """The events of a stream; then, where the end is to be looked up or the agent does not
         stream, of looking at the task.  A stream that breaks off just ends."""
         async with aclosing(responses):
-            async for response in responses:
-                found = fold.feed(response) if response is not None else [Heartbeat()]
-                over = fold.finished or fold.wants_task
-                try:
-                    for event in at_once(found):
-                        yield await fetched(self._http, event)
-                finally:
+            with _told_late(fold):
+                async for response in responses:
+                    found = fold.feed(response) if response is not None else [Heartbeat()]
+                    over = fold.finished or fold.wants_task
+                    try:
+                        for event in at_once(found):
+                            yield await fetched(self._http, event)
+                    finally:
+                        if over:
+                            await _read_out(responses)
                     if over:
-                        await _read_out(responses)
-                if over:
-                    break
+                        break
         if fold.finished or (peer.streams and not fold.wants_task):
             return
         async with aclosing(self._polled(peer, fold)) as events:
@@ -246,6 +247,16 @@ class A2ARuntime:
         return card
 
 
+@contextmanager
+def _told_late(fold: TaskFold) -> Iterator[None]:
+    """An error in the middle of a stream, whatever its code is: the agent had begun."""
+    try:
+        yield
+    except Rejected as exc:
+        exc.sent = exc.sent or fold.begun
+        raise
+
+
 async def _read_out(responses: AsyncGenerator[Json | None, None]) -> None:
     """Read what follows the last event, which is nothing: the connection of an answer that was read
     to its end is used again, and a new one costs more than waiting for that end.  Nobody waits for
@@ -265,6 +276,10 @@ async def _message(turn: Turn) -> dict[str, Any]:
     if isinstance(turn.input, Answers):
         message["taskId"] = turn.ref["task"]
         for answer in turn.input.answers:
+            if answer.decision == "deny":
+                # The protocol has no word for it, and a reason alone would pass for an answer.
+                parts += _parts(f"The question was declined. {answer.text}".strip(), None)
+                continue
             text = answer.option or answer.text or answer.decision or ""
             parts += _parts(text, answer.data)
     else:

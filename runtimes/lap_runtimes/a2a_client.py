@@ -153,9 +153,15 @@ class _Peer:
             found = json.loads(body)
         except (ValueError, RecursionError):
             found = None
+        refused = self._http.rejection(reply, body)
         if isinstance(found, dict):
-            self._raise_error(found, status=reply.status)
-        raise self._http.rejection(reply, body)
+            try:
+                self._raise_error(found, status=reply.status)
+            except Rejected as exc:
+                exc.status, exc.request_id = refused.status, refused.request_id
+                exc.retry_after = refused.retry_after
+                raise
+        raise refused
 
     def _parsed(self, text: str | bytes) -> Any:
         try:

@@ -83,6 +83,11 @@ class TaskFold:
         self._started = False
         self._given = 0
 
+    @property
+    def begun(self) -> bool:
+        """The agent has taken the prompt."""
+        return self._started
+
     def feed(self, response: Json) -> list[Event]:
         """Events of one `StreamResponse`.  Raises `ProtocolError`."""
         events = list(self._feed(response))

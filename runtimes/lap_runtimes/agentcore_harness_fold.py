@@ -30,10 +30,13 @@ from lap_runtimes.base import (
     ToolUse,
     Usage,
 )
-from lap_runtimes.errors import ProtocolError
+from lap_runtimes.errors import Kind, ProtocolError
 from lap_runtimes.http_errors import clean
 
 Json = Mapping[str, Any]
+_KINDS: Mapping[str, Kind] = {"validationException": "invalid"}
+"""Exceptions that a stream may end with; the two others say that the harness, or what it runs,
+failed."""
 _FINE = ("end_turn", "stop_sequence")
 _MAX_OPEN = 50
 """Calls of inline functions that one turn may leave open; their ids have to fit into the ref."""
@@ -79,8 +82,8 @@ class HarnessFold:
             return []
         return list(self._finish())
 
-    def failed(self, words: str) -> list[Event]:
-        return [*self.start(), *self._close(), self._done("failed", words)]
+    def failed(self, words: str, kind: Kind = "failed") -> list[Event]:
+        return [*self.start(), *self._close(), self._done("failed", words, kind)]
 
     def cancelled(self) -> list[Event]:
         return [*self.start(), *self._close(), self._done("cancelled")]
@@ -90,7 +93,7 @@ class HarnessFold:
         if message.header(":message-type") in ("exception", "error"):
             name = message.header(":exception-type") or message.header(":error-code")
             words = body.get("message") or message.header(":error-message") or "no words"
-            yield from self.failed(f"{name}: {words}")
+            yield from self.failed(f"{name}: {words}", _KINDS.get(name, "failed"))
             return
         kind = message.header(":event-type")
         if kind == "messageStart":
@@ -233,13 +236,14 @@ class HarnessFold:
         self,
         outcome: Literal["completed", "failed", "cancelled", "requires_action"],
         words: str | None = None,
+        kind: Kind = "failed",
     ) -> Done:
         self.finished = True
         return Done(
             id=f"{self._turn}/done",
             outcome=outcome,
             error=clean(words) if words else None,
-            error_kind="failed" if outcome == "failed" else None,
+            error_kind=kind if outcome == "failed" else None,
             ref=dict(self._ref),
         )
 

@@ -309,6 +309,8 @@ class Done(Event):
     """For `failed`: what happened, in words, without secrets."""
     error_kind: str | None = None
     """For `failed`: an `errors.Kind`, where one fits."""
+    request_id: str | None = None
+    """For `failed`: the vendor's id for the request, where its wire names one."""
     session_gone: bool = False
     """The runtime says that the session cannot be continued."""
 

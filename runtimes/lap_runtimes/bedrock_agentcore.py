@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from lap_runtimes.base import (
     Answer,
     Answers,
     Capabilities,
+    Done,
     Event,
     EventStream,
     Heartbeat,
@@ -35,6 +37,7 @@ from lap_runtimes.base import (
 )
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unsupported
 from lap_runtimes.http import HTTP, MAX_JSON, Reply
+from lap_runtimes.naming import named
 from lap_runtimes.stoppable import Stoppable
 from lap_runtimes.stream import StreamReader, frames
 
@@ -192,13 +195,15 @@ class BedrockAgentCoreRuntime:
                 aclosing(self._read(reply, fold)) as events,
             ):
                 async for event in events:
-                    yield event
+                    yield named(event, reply.headers)
         except Rejected as exc:
             if exc.status != _FAILED:
                 raise
             failure = exc
         if failure is not None:
             for event in fold.failed(failure.message):
+                if isinstance(event, Done):
+                    event = replace(event, request_id=failure.request_id)
                 yield event
 
     async def _read(self, reply: Reply, fold: Fold) -> AsyncGenerator[Event, None]:

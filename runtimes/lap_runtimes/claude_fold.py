@@ -79,6 +79,8 @@ class SessionFold:
             raise Unavailable(f"the stream of the session broke: {words}")
         if not self._begun:
             self._begun = event_id == self._ref.get("from")
+            # A server whose stream begins with all that was must not end this turn by an old rest.
+            self._seen.add(event_id)
             return []
         handle = _HANDLERS.get(kind)
         if handle is None or self.finished or (event_id and event_id in self._seen):
@@ -166,8 +168,10 @@ class SessionFold:
         )
 
     def _session_error(self, body: Json) -> Iterator[Event]:
-        error = mapping(body.get("error", {}))
-        words = clean(error_words(dict(error)) or str(error.get("type", "an error")))
+        # Servers that speak this API, and are not it, say it beside the type.
+        told = body.get("error")
+        error = told if isinstance(told, Mapping) else body
+        words = clean(error_words({**error, "error": None}) or str(error.get("type", "an error")))
         status = error.get("retry_status")
         if isinstance(status, Mapping) and status.get("type") == "retrying":
             yield Progress(text=f"retrying: {words}")

@@ -158,7 +158,10 @@ class CursorRuntime:
         }
         if not ref["agent"] or not ref["run"]:
             raise ProtocolError("Cursor made a run without an id")
-        async with aclosing(self._follow(RunFold(ref))) as events:
+        fold = RunFold(ref)
+        for event in fold.start():
+            yield event
+        async with aclosing(self._follow(fold)) as events:
             async for event in events:
                 yield event
 

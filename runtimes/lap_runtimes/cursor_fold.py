@@ -90,17 +90,17 @@ class RunFold:
         """Events of the run as it stands: nothing new, while it is being worked on."""
         body = mapping(run)
         if body.get("status") not in ENDED:
-            return [*self._start(), Heartbeat()]
+            return [*self.start(), Heartbeat()]
         text = str(body.get("result") or "")
         if self._kind == "assistant" and text.startswith("".join(self._open)):
             self._open = [text]
-        told = [*self._start(), *self._close()]
+        told = [*self.start(), *self._close()]
         if digest(text) != self._said:
             told += self._reply(text, str(body["status"]))
         return self._marked([*told, *self._result({**body, "text": text})])
 
     def _feed(self, name: str, event_id: str, body: Json) -> Iterator[Event]:
-        yield from self._start()
+        yield from self.start()
         if name == "assistant":
             yield from self._words_of("assistant", event_id, str(body.get("text") or ""))
         elif name == "thinking":
@@ -121,10 +121,12 @@ class RunFold:
         elif name == "done":
             self.look = True
 
-    def _start(self) -> Iterator[Event]:
-        if not self._started:
-            self._started = True
-            yield Started(id=f"{self.run}/started", ref=self.ref)
+    def start(self) -> list[Event]:
+        """Once.  The run is there and can be found, whatever becomes of its stream."""
+        if self._started:
+            return []
+        self._started = True
+        return [Started(id=f"{self.run}/started", ref=dict(self.ref))]
 
     def _words_of(self, kind: str, event_id: str, text: str) -> Iterator[Event]:
         if self._kind != kind:

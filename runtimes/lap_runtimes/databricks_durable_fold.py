@@ -24,8 +24,8 @@ from lap_runtimes.base import (
     Started,
     Usage,
 )
-from lap_runtimes.errors import ProtocolError
-from lap_runtimes.http_errors import clean, error_words
+from lap_runtimes.errors import Kind, ProtocolError
+from lap_runtimes.http_errors import clean, error_words, told_kind
 from lap_runtimes.langgraph_interrupts import checked, questions
 from lap_runtimes.langgraph_messages import message_events, text_in
 from lap_runtimes.stream import Frame
@@ -68,6 +68,7 @@ class InvocationFold:
         self._attempt = 0
         self._interrupts: dict[str, Any] = {}
         self._words = ""
+        self._kind: Kind = "failed"
         self._failed = False
 
     @property
@@ -119,6 +120,7 @@ class InvocationFold:
             self._said = True
         elif kind == "error":
             self._words = error_words({**body, "type": None}) or self._words
+            self._kind = told_kind({**body, "type": None})
         elif kind == "progress":
             yield Progress(text=clean(str(body.get("content") or body.get("text") or "")))
 
@@ -191,7 +193,7 @@ class InvocationFold:
             id=f"{self._turn}/done",
             outcome=outcome,
             error=clean(words) if words else None,
-            error_kind="failed" if outcome == "failed" else None,
+            error_kind=self._kind if outcome == "failed" else None,
             ref={**self._ref, "open": opened} if opened else dict(self._ref),
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lap_runtimes.base import (
@@ -30,7 +31,7 @@ from lap_runtimes.base import (
 from lap_runtimes.elastic_prompts import Opened, asked_of
 from lap_runtimes.errors import Kind
 from lap_runtimes.files import plain_name
-from lap_runtimes.http_errors import clean, error_words
+from lap_runtimes.http_errors import clean, error_words, told_kind
 from lap_runtimes.vendor_http import Json, decoded, fits, mapping, mappings
 
 OURS = "lap-"
@@ -241,14 +242,16 @@ class RoundFold:
         trace = meta.get("traceId") if isinstance(meta, Mapping) else None
         words = error_words(dict(told)) or "an error without words"
         code = str(told.get("code") or "")
-        words += f" (trace {clean(str(trace))[:64]})" if trace else ""
+        shown = clean(str(trace))[:64] if trace else None
+        words += f" (trace {shown})" if shown else ""
         if self._open:
             yield self._message("".join(self._open), None)
         if self._new:
             # A conversation whose first round failed was never kept.
             self.ref.pop("conversation", None)
         self.finished = True
-        yield self._failed(words, _KINDS.get(code, "failed"))
+        kind = _KINDS.get(code) or told_kind(meta)
+        yield replace(self._failed(words, kind), request_id=shown)
 
     def _failed(self, words: str, kind: Kind) -> Done:
         return Done(

@@ -32,7 +32,7 @@ from lap_runtimes.base import (
 )
 from lap_runtimes.errors import ProtocolError, Unavailable
 from lap_runtimes.files import FileLink, plain_name
-from lap_runtimes.http_errors import error_words
+from lap_runtimes.http_errors import error_words, told_kind
 from lap_runtimes.managed import MAX_ID, kept_open, objects, whole
 from lap_runtimes.responses_items import Json, mapping
 
@@ -218,9 +218,11 @@ class InteractionFold:
         outcome = _ENDS.get(self._status)
         if outcome is None:
             failed = [step.get("error") for step in _steps(interaction)]
-            said = error_words([*objects(interaction.get("errors")), *objects(failed)])
+            errors = [*objects(interaction.get("errors")), *objects(failed)]
+            said = error_words(errors)
             words = said or _WORDS.get(self._status, "it failed without a word")
-            yield Done(id=done, outcome="failed", error=words, error_kind="failed", ref=ref)
+            kind = told_kind(errors[0] if errors else None)
+            yield Done(id=done, outcome="failed", error=words, error_kind=kind, ref=ref)
             return
         if outcome != "cancelled":
             ref["previous"] = self.interaction

@@ -20,6 +20,7 @@ from lap_runtimes.http import HTTP, MAX_JSON, Reply
 from lap_runtimes.http_agent_answer import Reading
 from lap_runtimes.http_agent_config import HTTPAgentConfig, RequestTemplate
 from lap_runtimes.http_template import Answer, as_text, filled, filled_path
+from lap_runtimes.naming import named
 from lap_runtimes.stream import Form, StreamReader, frames
 
 _FORMS: dict[str, Form] = {"sse": "sse", "ndjson": "ndjson"}
@@ -200,7 +201,7 @@ class HTTPAgentRuntime:
         if form == "json":
             read_it = reading.look if self._config.poll_request else reading.whole
             for event in read_it(await _body(reply)):
-                yield event
+                yield named(event, reply.headers)
             return
         reader = StreamReader(_FORMS[form])
         async with aclosing(reply.chunks()) as chunks, aclosing(frames(chunks, reader)) as read:
@@ -210,7 +211,7 @@ class HTTPAgentRuntime:
                     continue
                 answer = Answer.read(frame.data, headers, frame.event, frame.id)
                 for event in reading.feed(answer):
-                    yield event
+                    yield named(event, reply.headers)
                 if reading.finished:
                     return
         for event in reading.end(said_done=reader.done):

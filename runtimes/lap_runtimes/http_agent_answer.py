@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from lap_runtimes.base import Done, Event, Heartbeat, Message, MessageDelta, Ref, Started, Usage
-from lap_runtimes.errors import ProtocolError
+from lap_runtimes.errors import Kind, ProtocolError
 from lap_runtimes.http_agent_config import AnswerShape
-from lap_runtimes.http_errors import clean, error_words
+from lap_runtimes.http_errors import clean, error_words, told_kind
 from lap_runtimes.http_template import Answer, Path, as_text
 
 _MAX_KEPT = 1024
@@ -121,7 +121,7 @@ class Reading:
         found = self._shape.error.find(answer) if self._shape.error else None
         words = error_words(found) or clean(as_text(found))
         yield from self._message_so_far()
-        yield self._done("failed", words)
+        yield self._done("failed", words, told_kind(found))
 
     def _finish(self) -> Iterator[Event]:
         yield from self._message_so_far()
@@ -142,12 +142,14 @@ class Reading:
             message = self._message
             yield Message(id=message, message_id=message, text=text, data=self._data)
 
-    def _done(self, outcome: Literal["completed", "failed"], words: str | None) -> Done:
+    def _done(
+        self, outcome: Literal["completed", "failed"], words: str | None, kind: Kind | None = None
+    ) -> Done:
         self.finished = True
         return Done(
             id=f"{self._turn}/done",
             outcome=outcome,
             error=words,
-            error_kind="failed" if words is not None else None,
+            error_kind=kind,
             ref=self._snapshot(),
         )

@@ -29,6 +29,28 @@ _KINDS: dict[int, Kind] = {
     503: "overloaded",
     529: "overloaded",
 }
+_NAMES: dict[str, Kind] = {
+    "rate_limit_error": "rate_limited",
+    "rate_limit_exceeded": "rate_limited",
+    "insufficient_quota": "rate_limited",
+    "resource_exhausted": "rate_limited",
+    "overloaded_error": "overloaded",
+    "server_overloaded": "overloaded",
+    "unavailable": "overloaded",
+    "authentication_error": "auth",
+    "invalid_api_key": "auth",
+    "permission_denied": "auth",
+    "permission_error": "auth",
+    "unauthenticated": "auth",
+    "context_length_exceeded": "invalid",
+    "invalid_argument": "invalid",
+    "invalid_prompt": "invalid",
+    "invalid_request_error": "invalid",
+    "not_found": "not_found",
+    "not_found_error": "not_found",
+}
+"""Codes that several vendors write into the errors of their streams: those of OpenAI, of Anthropic
+and of `google.rpc.Code`, in lower case."""
 _MAY_HAVE_BEGUN = {408, 424}
 _REQUEST_IDS = (
     "x-request-id",
@@ -52,10 +74,31 @@ def rejection(status: int, headers: Mapping[str, str], body: bytes, *, where: st
         f"{where} answered {status}{said}",
         kind=kind,
         status=status,
-        request_id=next((headers[name] for name in _REQUEST_IDS if name in headers), None),
+        request_id=named_id(headers),
         retry_after=retry_after(headers),
         sent=status >= 500 or status in _MAY_HAVE_BEGUN,
     )
+
+
+def named_id(headers: Mapping[str, str]) -> str | None:
+    """The vendor's id for the request, from an answer's headers."""
+    found = next((headers[name] for name in _REQUEST_IDS if name in headers), None)
+    return clean(found)[:128] or None if found else None
+
+
+def told_kind(error: Any) -> Kind:
+    """What kind of error one is that came inside a stream, by its `code`, `status`, `statusCode`,
+    `status_code` or `type`: a status of HTTP, or a code of `_NAMES`; "failed" where none says."""
+    places = [error, error.get("error")] if isinstance(error, Mapping) else []
+    for place in places:
+        for key in ("code", "status", "statusCode", "status_code", "type"):
+            value = place.get(key) if isinstance(place, Mapping) else None
+            text = str(value).lower() if isinstance(value, (str, int)) else ""
+            if text in _NAMES:
+                return _NAMES[text]
+            if re.fullmatch(r"[45]\d\d", text):
+                return _KINDS.get(int(text), "invalid" if int(text) < 500 else "failed")
+    return "failed"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -164,8 +164,11 @@ class LiteLLMAgentPlatformRuntime:
         while True:
             # Before the look: what is listed after the answer was there before it.
             settled = sending is None or sending.settled
-            for event in fold.feed_list(await self._events(session)):
+            events, failure = await self._look(session, fold, sending)
+            for event in events:
                 yield event
+            if failure is not None:
+                raise failure
             yield Heartbeat()
             if settled and sending is not None and sending.failure is not None:
                 if not fold.begun:
@@ -180,6 +183,17 @@ class LiteLLMAgentPlatformRuntime:
             await anyio.sleep(self._config.poll_interval)
         for event in fold.end(await self._approvals(session)):
             yield event
+
+    async def _look(
+        self, session: str, fold: PlatformFold, sending: _Sending | None
+    ) -> tuple[list[Event], RuntimeFailure | None]:
+        """What is new.  Where the look fails, a prompt that is on its way, or was taken, has begun:
+        it is not the start that failed."""
+        try:
+            return fold.feed_list(await self._events(session)), None
+        except RuntimeFailure as exc:
+            begun = sending is not None and sending.failure is None
+            return (fold.begin() if begun else []), exc
 
     async def _prepared(self, turn: Turn) -> tuple[dict[str, Any], list[tuple[str, Json]]]:
         """The ref, and the requests that begin the work."""

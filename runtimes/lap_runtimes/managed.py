@@ -78,13 +78,14 @@ async def followed(reply: Reply, fold: Fold) -> AsyncGenerator[Event, None]:
 
 
 def parsed(data: str, name: str = "") -> Json:
-    """The object of one frame; where it has no `type`, the frame's name is its type.  Raises
-    `ProtocolError` for what is no JSON object."""
+    """The object of one frame; where it has no `type`, or the frame is an error, the frame's name
+    is its type.  Raises `ProtocolError` for what is no JSON object."""
     try:
         body = mapping(json.loads(data))
     except (ValueError, RecursionError) as exc:
         raise ProtocolError(f"the stream has an event that is not JSON: {exc}") from exc
-    return body if body.get("type") or not name else {**body, "type": name}
+    named = name == "error" or (name and not body.get("type"))
+    return {**body, "type": name} if named else body
 
 
 def objects(value: Any) -> list[Json]:

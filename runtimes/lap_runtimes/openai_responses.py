@@ -32,6 +32,7 @@ from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, Rejected, Unsupported
 from lap_runtimes.files import at_once, fetched
 from lap_runtimes.http import HTTP, Reply
+from lap_runtimes.naming import named
 from lap_runtimes.responses_fold import PENDING, Cursor, ResponseFold
 from lap_runtimes.responses_items import input_item, mapping
 from lap_runtimes.stream import StreamReader, frames
@@ -175,11 +176,11 @@ class OpenAIResponsesRuntime:
         the work goes on in the background, looking until it is done."""
         if reply.media_type == "application/json":
             for event in at_once(fold.feed_response(await reply.json(MAX_RESPONSE))):
-                yield await fetched(self._http, event)
+                yield await fetched(self._http, named(event, reply.headers))
         else:
             async with aclosing(self._streamed(reply, fold)) as events:
                 async for event in events:
-                    yield event
+                    yield named(event, reply.headers)
         if fold.finished or not (fold.pending or self._config.background):
             return
         if not self._config.background:

@@ -29,13 +29,18 @@ from lap_runtimes.base import (
     Usage,
 )
 from lap_runtimes.content import Json, items, mapping
-from lap_runtimes.errors import ProtocolError, Rejected
-from lap_runtimes.http_errors import clean, error_words
+from lap_runtimes.errors import Kind, ProtocolError, Rejected
+from lap_runtimes.http_errors import clean, error_words, told_kind
 
 REPLIES = ("once", "always", "reject")
 """What a permission is answered with, and offered as."""
 _TEXTS = {"text": (MessageDelta, Message), "reasoning": (ThinkingDelta, Thinking)}
 _ABORTED = "MessageAbortedError"
+_KINDS: dict[str, Kind] = {
+    "ProviderAuthError": "auth",
+    "ContextOverflowError": "invalid",
+}
+"""Errors of opencode whose name says their kind; that of a model says it by its `statusCode`."""
 
 
 class TurnFold:
@@ -77,6 +82,8 @@ class TurnFold:
             events += self._feed("message.updated", {"info": message.get("info")})
             for part in items(message.get("parts")):
                 events += self._feed("message.part.updated", {"part": part})
+                if not busy:
+                    self._unfinished(mapping(part))
         if not busy:
             events += self._feed("session.idle", {})
         return events
@@ -135,6 +142,12 @@ class TurnFold:
             yield from self._whole(part_id, str(part.get("text", "")))
         elif kind == "tool":
             yield from self._tool(part_id, part, mapping(part.get("state")))
+
+    def _unfinished(self, part: Json) -> None:
+        """A text that the agent broke off, in a message of the turn: it ends with the turn."""
+        part_id = str(part.get("id", ""))
+        if self._kinds.get(part_id) in _TEXTS and part_id not in self._said and part.get("text"):
+            self._open[part_id] = [str(part["text"])]
 
     def _delta(self, about: Json) -> Iterator[Event]:
         part_id = str(about.get("partID", ""))
@@ -196,19 +209,14 @@ class TurnFold:
         done = f"{self.turn_id}/done"
         outcome: Literal["completed", "failed", "cancelled"] = "completed"
         words: str | None = None
+        kind: Kind | None = None
         if self._error.get("name") == _ABORTED:
             outcome = "cancelled"
         elif self._error:
             outcome = "failed"
-            data = mapping(self._error.get("data"))
-            words = error_words(dict(data)) or clean(str(self._error.get("name", "")))
-        yield Done(
-            id=done,
-            outcome=outcome,
-            error=words,
-            error_kind="failed" if words else None,
-            ref=dict(self.ref),
-        )
+            words, kind = _failure(self._error)
+        ref = dict(self.ref)
+        yield Done(id=done, outcome=outcome, error=words, error_kind=kind, ref=ref)
 
     def _usage(self) -> Iterator[Event]:
         tokens = [mapping(info.get("tokens")) for info in self._used.values()]
@@ -226,6 +234,15 @@ class TurnFold:
                 "cache_write": sum(_count(mapping(each.get("cache")), "write") for each in tokens),
             },
         )
+
+
+def _failure(error: Json) -> tuple[str, Kind]:
+    """What a turn failed of: in words, with the status of the model's provider, and its kind."""
+    name, data = clean(str(error.get("name") or "it failed")), mapping(error.get("data"))
+    words = error_words(dict(data)) or name
+    status = data.get("statusCode")
+    told = f"{words} (status {status})" if isinstance(status, int) else words
+    return told, _KINDS.get(name) or told_kind(data)
 
 
 def _count(of: Json, name: str) -> int:

@@ -25,8 +25,9 @@ from lap_runtimes.base import (
     Usage,
 )
 from lap_runtimes.errors import ProtocolError
-from lap_runtimes.http_errors import clean, error_words
+from lap_runtimes.http_errors import clean, error_words, told_kind
 from lap_runtimes.responses_items import Json, item_events, items_of, mapping
+from lap_runtimes.vendor_http import error_code
 
 PENDING = ("queued", "in_progress")
 _TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
@@ -104,15 +105,14 @@ class ResponseFold:
         """The stream ended.  Nothing, where it was lost."""
         if self.finished or self._official or not (said_done or self._given):
             return []
-        events = list(self._start({}))
-        for item_id, texts in list(self._open.items()):
-            events.append(Message(id=item_id, message_id=item_id, text="".join(texts)))
-        return self._marked([*events, *self._done("completed", {})])
+        events = [*self._start({}), *self._closed(), *self._done("completed", {})]
+        return self._marked(events)
 
     def _feed(self, kind: str, body: Json) -> Iterator[Event]:
         if kind == "error" or (body.get("error") and "response" not in body):
             yield from self._start({})
-            yield self._failed(error_words(dict(body)) or "an error without words")
+            yield from self._closed()
+            yield self._failed(body)
             return
         if kind in _ENDS:
             response = mapping(body.get("response", {}))
@@ -174,15 +174,15 @@ class ResponseFold:
                 for event in item_events(item, self._item_id(item.get("id"), index), "")
                 if isinstance(event, Asked)
             ]
-        for item_id, texts in list(self._open.items()):
-            yield Message(id=item_id, message_id=item_id, text="".join(texts))
+        yield from self._closed()
         yield from _usage(self.turn_id, response.get("usage"))
         if error or status == "failed":
-            yield self._failed(error_words(error) or "it failed without a word")
+            yield self._failed(error or {})
         elif status == "incomplete":
             details = response.get("incomplete_details")
             reason = details.get("reason") if isinstance(details, Mapping) else None
-            yield self._failed(f"the response is incomplete: {reason or 'no reason given'}")
+            words = f"the response is incomplete: {reason or 'no reason given'}"
+            yield self._failed({"message": words})
         else:
             yield from self._done(status, response)
 
@@ -199,14 +199,22 @@ class ResponseFold:
         else:
             yield Done(id=done, outcome="completed", ref=self.ref())
 
-    def _failed(self, words: str) -> Done:
+    def _closed(self) -> Iterator[Event]:
+        """What was streamed and never finished."""
+        for item_id, texts in self._open.items():
+            yield Message(id=item_id, message_id=item_id, text="".join(texts))
+        self._open = {}
+
+    def _failed(self, error: Any) -> Done:
+        """`error`: `{code, message}`, an event around one, or just words."""
         self.finished = True
         self._asked = []
+        about = mapping(error) if isinstance(error, Mapping) else {"message": error}
         return Done(
             id=f"{self.turn_id}/done",
             outcome="failed",
-            error=clean(words),
-            error_kind="failed",
+            error=_worded(about),
+            error_kind=told_kind(about),
             ref=self.ref(),
         )
 
@@ -221,6 +229,13 @@ class ResponseFold:
                 events[place] = replace(events[place], cursor=cursor)
                 break
         return events
+
+
+def _worded(error: Json) -> str:
+    """The words of an error, its code after them."""
+    words = error_words(dict(error)) or "it failed without a word"
+    code = error_code(error)
+    return f"{words} ({clean(code)[:80]})" if code and code not in words else words
 
 
 def _usage(turn_id: str, usage: Any) -> Iterator[Event]:

@@ -100,7 +100,8 @@ class RunFold:
             yield from self._whole(body)
         elif name == "error":
             yield from self._start()
-            yield self._failed(self._error(body), _kind(body))
+            failed = self._failed(self._error(body), _kind(body))
+            yield replace(failed, request_id=request_id(body) or None)
 
     def _learn(self, metadata: Any) -> None:
         """Where the run and the next turn are to be found."""

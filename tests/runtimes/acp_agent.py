@@ -105,6 +105,13 @@ class Agent(acp.Agent):
         await self._say(session_id, "well, ")
         raise acp.RequestError(-32603, "Internal error", {"details": rest})
 
+    async def do_refuse(self, session_id: str, rest: str) -> None:
+        raise acp.RequestError(-32602, "Invalid params", {"details": rest})
+
+    async def do_break(self, session_id: str, rest: str) -> None:
+        await self._say(session_id, "It began well. ")
+        raise acp.RequestError(-32000, "Authentication required", {"details": rest})
+
     async def do_big(self, session_id: str, rest: str) -> None:
         await self._say(session_id, "x" * int(rest))
 

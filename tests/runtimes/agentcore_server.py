@@ -30,6 +30,8 @@ with warnings.catch_warnings():
     from bedrock_agentcore import BedrockAgentCoreApp
 
 PAUSE = 0.02
+REQUEST_ID = "req-late"
+"""The id of every call of a harness."""
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
 ARN = f"arn:aws:bedrock-agentcore:{REGION}:{ACCOUNT}:runtime/words-abcdefghij"
@@ -199,7 +201,9 @@ class Server:
         (message,) = json.loads(await request.body())["messages"]
         self.working.add(session)
         stream = self._loop(message["content"], session)
-        return StreamingResponse(stream, media_type="application/vnd.amazon.eventstream")
+        named = {"x-amzn-requestid": REQUEST_ID}
+        kind = "application/vnd.amazon.eventstream"
+        return StreamingResponse(stream, media_type=kind, headers=named)
 
     async def _loop(self, content: list[dict[str, Any]], session: str) -> AsyncIterator[bytes]:
         """The events of one call, as the service model names them."""
@@ -211,6 +215,12 @@ class Server:
             said = "".join(p.get("text", "") for r in results for p in r["content"])
             prompt = f"the answer is {said}"
         yield frame("messageStart", {"role": "assistant"})
+        if prompt.startswith("break "):
+            yield frame("contentBlockDelta", _text(0, "It began "))
+            yield frame("contentBlockDelta", _text(0, "well. "))
+            words = {"message": prompt.partition(" ")[2]}
+            yield frame("validationException", words, kind="exception")
+            return
         if prompt.startswith("fail "):
             yield frame("contentBlockDelta", _text(0, "It began well."))
             words = {"message": prompt.partition(" ")[2]}

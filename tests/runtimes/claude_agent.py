@@ -130,6 +130,17 @@ async def _fail(session: Session, rest: str) -> bool:
     return True
 
 
+async def _break(session: Session, rest: str) -> bool:
+    """In the middle of a message, which is never finished."""
+    message_id = session.new_id()
+    session.preview(message_id)
+    session.preview(message_id, text="It began well. ")
+    error = {"type": "model_rate_limited_error", "message": rest}
+    session.emit("session.error", error={**error, "retry_status": {"type": "exhausted"}})
+    session.idle("retries_exhausted")
+    return True
+
+
 async def _refuse(session: Session, rest: str) -> bool:
     details = {"type": "refusal", "category": None, "explanation": rest}
     session.idle("refusal", stop_details=details)
@@ -160,6 +171,7 @@ _SKILLS: dict[str, Any] = {
     "file": _file,
     "big": _big,
     "fail": _fail,
+    "break": _break,
     "refuse": _refuse,
     "die": _die,
     "odd": _odd,

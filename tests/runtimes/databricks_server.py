@@ -148,7 +148,10 @@ class Server:
             item |= {"type": "mcp_approval_request", "arguments": json.dumps({"path": rest})}
             yield {"type": "response.output_item.done", "item": item}
             return
-        if skill == "fail":
+        if skill in ("fail", "break"):
+            if skill == "break":
+                begun = {"item_id": "msg_1", "delta": "It began well. "}
+                yield {"type": "response.output_text.delta", **begun}
             yield {"error": rest}
             return
         said = []

@@ -256,6 +256,16 @@ class Server:
         await made.rest("failed")
         return True
 
+    async def _do_break(self, made: Interaction, rest: str) -> bool:
+        """In the middle of a step, which is never finished."""
+        index = len(made.steps)
+        await made.emit("step.start", index=index, step={"type": "model_output"})
+        delta = {"type": "text", "text": "It began well. "}
+        await made.emit("step.delta", index=index, delta=delta)
+        made.errors = [{"code": "resource_exhausted", "message": rest}]
+        await made.rest("failed")
+        return True
+
     async def _do_end(self, made: Interaction, rest: str) -> bool:
         await made.rest(rest)
         return True

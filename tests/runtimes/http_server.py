@@ -16,6 +16,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 PAUSE = 0.02
+REQUEST_ID = "req_late"
+"""The id of every request that is answered with a stream."""
 
 
 class Server:
@@ -94,7 +96,7 @@ class Server:
         async def ndjson() -> AsyncIterator[str]:
             yield json.dumps({"type": "begin", "run": turn}) + "\n"
             async for word in words:
-                kind = {"type": "oops", "error": word[1:]} if word[:1] == "!" else None
+                kind = {"type": "oops", "error": _error(word)} if word[:1] == "!" else None
                 yield json.dumps(kind or {"type": "item", "content": word}) + "\n"
             yield json.dumps({"type": "end", "used": [3, 4]}) + "\n"
 
@@ -102,13 +104,14 @@ class Server:
             yield f'event: run\ndata: {{"run": "{turn}"}}\n\n: working\n\n'
             async for word in words:
                 name = "failed" if word[:1] == "!" else "chunk"
-                data = json.dumps({"error": word[1:]} if word[:1] == "!" else {"text": word})
+                data = json.dumps({"error": _error(word)} if word[:1] == "!" else {"text": word})
                 yield f"event: {name}\ndata: {data}\n\n"
             yield 'event: done\ndata: {"used": [3, 4]}\n\n'
 
         # Both lie about the content type, as real servers do.
         body = ndjson() if form == "ndjson" else sse()
-        return StreamingResponse(body, media_type="application/octet-stream")
+        named = {"x-request-id": REQUEST_ID}
+        return StreamingResponse(body, media_type="application/octet-stream", headers=named)
 
     async def _words(self, body: dict[str, Any]) -> AsyncIterator[str]:
         session, turn = body["session"], body["turn"]
@@ -134,9 +137,16 @@ class Server:
             return [f"chunk {n + 1} of {rest}\n" for n in range(int(rest))]
         if skill == "fail":
             return [f"!{rest}"]
+        if skill == "break":
+            return ["It began ", "well. ", f"!!{rest}"]
         if skill == "big":
             return ["x" * int(rest)]
         return [f"[{self.prompts[session]}]", *(f" {word}" for word in f"{skill} {rest}".split())]
+
+
+def _error(word: str) -> Any:
+    """What a word with a mark before it says: two marks are an error with a status of its own."""
+    return {"message": word[2:], "status": 429} if word[:2] == "!!" else word[1:]
 
 
 async def _listed(words: list[str]) -> AsyncIterator[str]:

@@ -245,6 +245,12 @@ class Server:
     async def _do_fail(self, run: Run, rest: str) -> None:
         raise ValueError(rest)
 
+    async def _do_break(self, run: Run, rest: str) -> None:
+        """In the middle of what a model says."""
+        piece = {"type": "AIMessageChunk", "content": "It began well. ", "id": f"lc_{run.id}"}
+        await self._messages(run, {**piece, "tool_calls": [], "usage_metadata": None})
+        raise ValueError(rest)
+
     async def _do_ask(self, run: Run, rest: str) -> None:
         await self._interrupt(run, {"question": rest})
 

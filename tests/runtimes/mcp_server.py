@@ -43,6 +43,7 @@ class Task:
         self.status = "working"
         self.words = ""
         self.result: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
         self.questions: dict[str, Any] = {}
         self.answers: dict[str, Any] = {}
         self.answered = asyncio.Event()
@@ -58,6 +59,8 @@ class Task:
         }
         if self.result is not None:
             shown["result"] = self.result
+        if self.error is not None:
+            shown["error"] = self.error
         if self.questions:
             shown["inputRequests"] = self.questions
         return shown
@@ -117,7 +120,12 @@ class WordsServer:
         return {"resultType": "task", "taskId": task.id, "status": "working", "pollIntervalMs": 20}
 
     async def _as_task(self, ctx: Ctx, params: t.CallToolRequestParams, task: Task) -> None:
-        result = await self._guarded(Words(ctx, params, task))
+        try:
+            result = await self._guarded(Words(ctx, params, task))
+        except MCPError as exc:
+            task.error = {"code": exc.code, "message": exc.message}
+            task.status = "failed"
+            return
         task.result = result.model_dump(by_alias=True, mode="json", exclude_none=True)
         task.status = "completed"
 
@@ -148,6 +156,11 @@ class WordsServer:
         return t.CallToolResult(content=[t.TextContent(text=rest)], is_error=True)
 
     async def do_refuse(self, words: Words, rest: str) -> Any:
+        raise MCPError(INVALID_PARAMS, rest)
+
+    async def do_break(self, words: Words, rest: str) -> Any:
+        await words.moved(1, 2, "It began well.")
+        await asyncio.sleep(3 * PAUSE)
         raise MCPError(INVALID_PARAMS, rest)
 
     async def do_big(self, words: Words, rest: str) -> Any:

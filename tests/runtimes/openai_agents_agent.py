@@ -151,6 +151,15 @@ async def _fail(session: Session, rest: str) -> bool:
     return True
 
 
+async def _break(session: Session, rest: str) -> bool:
+    """In the middle of a message, which is never finished."""
+    where = {"content_index": 0, "item_id": "msg_half", "output_index": len(session.items)}
+    session.emit_turn("output_text.delta", delta="It began well. ", **where)
+    session.close("failed", {"code": "rate_limit_exceeded", "message": rest})
+    session.rest("idle")
+    return True
+
+
 async def _die(session: Session, rest: str) -> bool:
     session.close("failed", {"code": "sandbox_error", "message": rest})
     session.rest("failed")
@@ -187,6 +196,7 @@ _SKILLS: dict[str, Any] = {
     "file": _file,
     "big": _big,
     "fail": _fail,
+    "break": _break,
     "die": _die,
     "spend": _spend,
     "odd": _odd,

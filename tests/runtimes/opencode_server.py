@@ -167,8 +167,10 @@ class Server:
         self.publish("session.status", session_id, status={"type": "idle"})
         self.publish("session.idle", session_id)
 
-    def _fail(self, session_id: str, info: dict[str, Any], name: str, words: str) -> None:
-        info["error"] = {"name": name, "data": {"message": words}}
+    def _fail(
+        self, session_id: str, info: dict[str, Any], name: str, words: str, **more: Any
+    ) -> None:
+        info["error"] = {"name": name, "data": {"message": words, **more}}
         self.publish("session.error", session_id, error=info["error"])
 
     async def _do(self, session_id: str, message: dict[str, Any], text: str) -> None:
@@ -185,6 +187,15 @@ class Server:
         elif word == "fail":
             await self._say(session_id, message, ["well, "])
             self._fail(session_id, message["info"], "APIError", rest)
+        elif word == "break":
+            part: dict[str, Any] = {"id": self.id("prt"), "messageID": message["info"]["id"]}
+            part |= {"type": "text", "text": "It began well. ", "time": {"start": 1}}
+            message["parts"].append(part)
+            self.publish("message.part.updated", session_id, part={**part, "text": ""})
+            names = {"messageID": part["messageID"], "partID": part["id"], "field": "text"}
+            self.publish("message.part.delta", session_id, **names, delta=part["text"])
+            told = {"statusCode": 429, "isRetryable": True}
+            self._fail(session_id, message["info"], "APIError", rest, **told)
         elif word == "ask":
             await self._ask(session_id, message, rest)
         elif word == "choose":

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,21 +28,43 @@ START_SECONDS = 120
 STOP_SECONDS = 10
 
 
-def environment(name: str) -> Path:
-    """The folder of the programs of this server's environment, which is made if it has to be."""
+def environment(name: str, python: str = sys.executable) -> Path:
+    """The folder of the programs of this server's environment, which is made if it has to be, of
+    the interpreter `python`."""
     requirements = SERVERS / name / "requirements.txt"
-    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+    about = sys.version if python == sys.executable else python
+    wanted = hashlib.sha256(requirements.read_bytes() + about.encode()).hexdigest()
     place = CACHE / name
     stamp = place / ".installed"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != wanted:
-            _run([sys.executable, "-m", "venv", "--clear", str(place)])
+            _run([python, "-m", "venv", "--clear", str(place)])
             pip = [str(place / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
             _run([*pip, "install", "--quiet", "--requirement", str(requirements)])
             stamp.write_text(wanted)
     return place / "bin"
+
+
+def python_of(minimum: tuple[int, int]) -> str | None:
+    """An interpreter of this version or a newer one: our own, one on the path, one of pyenv's."""
+    if sys.version_info[:2] >= minimum:
+        return sys.executable
+    kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    names = [f"python3.{minor}" for minor in range(minimum[1], minimum[1] + 6)]
+    found = [*filter(None, map(shutil.which, names)), *sorted(map(str, kept.glob("*/bin/python")))]
+    return next((python for python in found if _version(python) >= minimum), None)
+
+
+def _version(python: str) -> tuple[int, int]:
+    """(0, 0) for what does not run: pyenv leaves names on the path that lead nowhere."""
+    words = "import sys; print(*sys.version_info[:2])"
+    done = subprocess.run(
+        [python, "-c", words], capture_output=True, text=True, timeout=20, check=False
+    )
+    major, _, minor = done.stdout.strip().partition(" ")
+    return (int(major), int(minor)) if done.returncode == 0 and minor else (0, 0)
 
 
 def _run(command: Sequence[str]) -> None:

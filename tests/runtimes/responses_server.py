@@ -15,6 +15,7 @@ from openai.types.responses import (
     ResponseCompletedEvent,
     ResponseContentPartAddedEvent,
     ResponseCreatedEvent,
+    ResponseErrorEvent,
     ResponseFailedEvent,
     ResponseFunctionToolCall,
     ResponseInProgressEvent,
@@ -33,6 +34,8 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 PAUSE = 0.02
+REQUEST_ID = "req_late"
+"""The id of every request that is answered with a stream."""
 _PENDING = ("queued", "in_progress")
 
 
@@ -141,7 +144,10 @@ class Server:
             self.conversations[conversation] = job.said
         job.task = asyncio.ensure_future(self._work(job))
         if body.get("stream"):
-            return StreamingResponse(self._streamed(job), media_type="text/event-stream")
+            named = {"x-request-id": REQUEST_ID}
+            return StreamingResponse(
+                self._streamed(job), media_type="text/event-stream", headers=named
+            )
         if not job.background:
             await job.task
         return JSONResponse(job.response.model_dump(mode="json"))
@@ -322,6 +328,17 @@ class Server:
         failed = {"status": "failed", "error": {"code": "server_error", "message": rest}}
         job.response = Response.model_validate({**job.response.model_dump(), **failed})
         await job.emit(ResponseFailedEvent, response=job.response)
+
+    async def _do_break(self, job: Job, rest: str) -> None:
+        """In the middle of a message, by an event that is no response's."""
+        index = len(job.response.output)
+        where = {"item_id": f"msg_{index}", "output_index": index, "content_index": 0}
+        await job.emit(ResponseTextDeltaEvent, delta="It began ", logprobs=[], **where)
+        await job.emit(ResponseTextDeltaEvent, delta="well. ", logprobs=[], **where)
+        error = {"code": "rate_limit_exceeded", "message": rest}
+        await job.emit(ResponseErrorEvent, **error, param=None)
+        failed = {"status": "failed", "error": error}
+        job.response = Response.model_validate({**job.response.model_dump(), **failed})
 
 
 def _text(item: dict[str, Any]) -> str:

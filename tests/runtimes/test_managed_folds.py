@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from lap_runtimes import claude_fold, gemini_fold, lap_platform_fold, openai_agents_fold
 from lap_runtimes.base import (
     MAX_REF_BYTES,
+    Done,
     Event,
     Message,
     MessageDelta,
     Thinking,
     ThinkingDelta,
 )
-from lap_runtimes.errors import RuntimeFailure
+from lap_runtimes.errors import RuntimeFailure, Unavailable
+from lap_runtimes.managed import parsed
 
 LEAF = st.sampled_from(
     [None, True, 0, 7, -1, 1.5, "", "a", "turn_1", "completed", "requires_action", "idle", "[", "9"]
@@ -113,3 +115,51 @@ def test_nothing_that_a_vendor_sends_breaks_a_fold(
                 assert len(json.dumps(event.ref)) <= MAX_REF_BYTES
 
     holds()
+
+
+# Servers that speak the API of Claude Managed Agents, and differ from it
+
+
+def idle(event_id: str, reason: str = "end_turn") -> dict[str, Any]:
+    return {"type": "session.status_idle", "id": event_id, "stop_reason": {"type": reason}}
+
+
+def said(event_id: str, text: str) -> dict[str, Any]:
+    content = [{"type": "text", "text": text}]
+    return {"type": "agent.message", "id": event_id, "content": content}
+
+
+def test_a_stream_that_begins_with_what_was_before_does_not_end_the_turn_by_an_old_rest() -> None:
+    fold = claude_fold.SessionFold({"session": "s", "turn": "t", "from": "evt_3"})
+    listed = [idle("evt_1"), idle("evt_2"), {"type": "user.message", "id": "evt_3"}]
+    for body in listed:
+        assert fold.feed(body) == []
+    for body in listed:
+        assert fold.feed(body) == []
+        assert not fold.finished
+    (message,) = fold.feed(said("evt_4", "hello"))
+    assert isinstance(message, Message)
+    assert fold.feed(idle("evt_5")) == []
+    assert fold.finished
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "out of ink", "error_type": "BadRequestError"},
+        {"error": {"type": "unknown_error", "message": "out of ink"}},
+    ],
+)
+def test_an_error_of_a_session_is_read_where_either_server_writes_it(error: Any) -> None:
+    fold = claude_fold.SessionFold({"session": "s", "turn": "t"})
+    fold.feed({"type": "session.error", "id": "evt_1", **error})
+    fold.feed({"type": "session.status_terminated", "id": "evt_2"})
+    done = list(fold.end({}, []))[-1]
+    assert isinstance(done, Done)
+    assert (done.outcome, done.error) == ("failed", "out of ink")
+
+
+def test_a_frame_called_error_is_one_whatever_type_it_gives_itself() -> None:
+    body = parsed('{"type": "not_found_error", "message": "Session not found"}', "error")
+    with pytest.raises(Unavailable, match="Session not found"):
+        claude_fold.SessionFold({"session": "s", "turn": "t"}).feed(body)

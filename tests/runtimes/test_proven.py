@@ -38,7 +38,7 @@ def test_the_short_word_for_it_fits_the_page_and_the_cases(row: list[str]) -> No
     kind, short = row[0].strip("`"), row[3]
     tested, _ = sentences(kind)
     assert ("fake" in short) == ("contract fake" in tested)
-    real = {case.kind for case in REAL_CASES} | {"opencode"}
+    real = {case.kind for case in REAL_CASES} | {"opencode", "claude_managed_agents"}
     assert ("in tier 2" in short) == (kind in real)
     assert ("by a script" in short) == (kind == "n8n")
     assert kind not in real or "(tier 2)" in tested
