@@ -100,11 +100,23 @@ class StreamReader:
             chunk = chunk[1:]
         self._after_cr = chunk.endswith(b"\r") if chunk else False
         for piece in chunk.splitlines(keepends=True):
-            self._hold(piece)
-            if piece.endswith((b"\n", b"\r")):
-                yield from self._line(self._release().rstrip(b"\r\n"))
-                if self.done:
-                    return
+            line = piece.rstrip(b"\r\n")
+            if len(line) == len(piece):  # its end has not come
+                self._hold(piece)
+                continue
+            if self._held:
+                self._hold(piece)
+                line = self._release().rstrip(b"\r\n")
+            elif len(piece) + self._data_size > self._limit:
+                raise too_large(self._limit)
+            if line.startswith(b"data: {") and self._form == "sse":
+                # What most lines are, and nothing else can be meant by them.
+                self._data.append(line[6:].decode("utf-8", "replace"))
+                self._data_size += len(line)
+                continue
+            yield from self._line(line)
+            if self.done:
+                return
 
     def _hold(self, piece: bytes) -> None:
         self._held.append(piece)
