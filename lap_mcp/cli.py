@@ -28,7 +28,9 @@ def main() -> None:
         from lap_mcp.commands.main import run
 
         run(arguments)
-    elif sys.stdin is not None and sys.stdin.isatty():
+    elif sys.stdin is None or sys.stdout is None:
+        sys.exit("lap-mcp: stdin or stdout is closed, and a client talks to the server over both.")
+    elif sys.stdin.isatty():
         sys.stdout.write(STDIO_HELP)
     else:
         serve(options)

@@ -15,7 +15,12 @@ from typing import Literal, TextIO
 
 from lap_mcp.scrub import Scrubber
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",  # uvicorn, for its own terminal
+}
 _CHATTY = ("httpx", "httpx2", "httpcore", "mcp", "docker", "urllib3", "asyncio", "alembic", "a2a")
 """Libraries whose own records may hold what they carry: addresses, headers, bodies."""
 

@@ -4,6 +4,7 @@ need only sandboxes.  Concrete launchers are named here and nowhere else."""
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +116,7 @@ def sandbox_launcher(
         runtime=table.runtime,
         wheelhouse=_below_home(here, table.wheelhouse),
         cache=home / "wheels",
-        instance=hashlib.sha256(str(home).encode()).hexdigest()[:16],
+        instance=hashlib.sha256(os.fsencode(home)).hexdigest()[:16],
         mounts=sandbox_mounts(config),
     )
 

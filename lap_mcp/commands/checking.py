@@ -6,8 +6,9 @@ running: a turn that asks or takes too long is cancelled.  Its session stays, as
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -32,6 +33,7 @@ from .console import (
     UNAVAILABLE,
     WRONG,
     Json,
+    as_commands,
     json_object,
     patience,
     program,
@@ -77,15 +79,17 @@ def check(
     started = program(context)
     config = started.read()
     started.set_up_logs(config)
-    structured = None if given is None else run_json(given)
+    structured = None if given is None else json_object(given, "--input")
     asked = NewPrompt(text=prompt, input=structured)
 
     async def work() -> list[Stage]:
         stages: list[Stage] = []
-        async for stage in checked(started, config, name, asked, timeout):
-            stages.append(stage)
-            if not as_json:
-                _show(stage)
+        async with aclosing(checked(started, config, name, asked, timeout)) as found:
+            async for stage in found:
+                stage = replace(stage, remedy=as_commands(stage.remedy))
+                stages.append(stage)
+                if not as_json:
+                    _show(stage)
         return stages
 
     stages = run(work)
@@ -99,15 +103,6 @@ def check(
     raise typer.Exit(code)
 
 
-def run_json(text: str) -> Mapping[str, Any]:
-    """The object; what is not one ends the program with its words and code 2."""
-
-    async def work() -> Mapping[str, Any]:
-        return json_object(text, "--input")
-
-    return run(work)
-
-
 def _show(stage: Stage) -> None:
     put_text(f"{_SIGNS[stage.state]}  {stage.name}: {stage.words}")
     if stage.remedy:
@@ -116,7 +111,7 @@ def _show(stage: Stage) -> None:
 
 async def checked(
     started: Program, config: Config, name: str, prompt: NewPrompt, timeout: float
-) -> AsyncIterator[Stage]:
+) -> AsyncGenerator[Stage, None]:
     """The stages, as they are done; the last one is `answer`, or the one that failed."""
     if config.faults:
         words = "; ".join(one_line(fault) for fault in config.faults)

@@ -13,8 +13,8 @@ from typing import Any
 
 from lap_mcp.config import Surroundings
 
-from .json_text import set_member
-from .toml_text import set_table
+from .json_text import parse, remove_member, set_member
+from .toml_text import remove_table, set_table, table_at
 
 SERVER = "lap"
 """The key of our entry.  Short: clients put it before every tool's name."""
@@ -38,6 +38,8 @@ class Client:
     """Relative to the project folder; `None`: it has no such file."""
     edit: Callable[[str, Launch], str]
     """The file's text with our entry.  Raises: Invalid."""
+    remove: Callable[[str], str]
+    """The file's text without it.  Raises: Invalid."""
     note: str = ""
 
 
@@ -68,24 +70,54 @@ def _config_home(here: Surroundings) -> Path:
     return folder if folder.is_absolute() else here.home / ".config"
 
 
-def _stdio_entry(launch: Launch) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "type": "stdio",
-        "command": launch.command,
-        "args": list(launch.arguments),
-    }
-    return {**entry, "env": dict(launch.environ)} if launch.environ else entry
+def _kept(old: Any, new: Mapping[str, Any], environ: str) -> dict[str, Any]:
+    """Our entry, with what a person added to the one that was there: variables, lists of tools.
+
+    `environ`: the key of the variables.  An entry of another kind, such as one with an address, is
+    replaced."""
+    if not (isinstance(old, Mapping) and "command" in old):
+        return {**new}
+    entry = {**old, **new}
+    had = old.get(environ)
+    if isinstance(had, Mapping):
+        others = {name: value for name, value in had.items() if name != "LAP_HOME"}
+        entry[environ] = {**others, **new.get(environ, {})}
+        if not entry[environ]:
+            del entry[environ]
+    return entry
 
 
-def _in_json(table: str) -> Callable[[str, Launch], str]:
+def _in_json(path: Sequence[str], text: str, new: Mapping[str, Any], environ: str) -> str:
+    old: Any = parse(text)
+    for name in path:
+        old = old.get(name) if isinstance(old, Mapping) else None
+    entry = _kept(old, new, environ)
+    return text if entry == old else set_member(text, path, entry)
+
+
+def _stdio(table: str) -> Callable[[str, Launch], str]:
     def edit(text: str, launch: Launch) -> str:
-        return set_member(text, (table, SERVER), _stdio_entry(launch))
+        entry: dict[str, Any] = {
+            "type": "stdio",
+            "command": launch.command,
+            "args": list(launch.arguments),
+        }
+        if launch.environ:
+            entry["env"] = dict(launch.environ)
+        return _in_json((table, SERVER), text, entry, "env")
 
     return edit
 
 
+def _without(table: str) -> Callable[[str], str]:
+    return lambda text: remove_member(text, (table, SERVER))
+
+
+_CODEX = ("mcp_servers", SERVER)
+
+
 def _in_codex(text: str, launch: Launch) -> str:
-    values: dict[str, Any] = {
+    new: dict[str, Any] = {
         "command": launch.command,
         "args": list(launch.arguments),
         # Without it the tools of a server that is late are missing from the turn.
@@ -93,8 +125,10 @@ def _in_codex(text: str, launch: Launch) -> str:
         "startup_timeout_sec": 30,
     }
     if launch.environ:
-        values["env"] = dict(launch.environ)
-    return set_table(text, ("mcp_servers", SERVER), values)
+        new["env"] = dict(launch.environ)
+    old = table_at(text, _CODEX)
+    entry = _kept(old, new, "env")
+    return text if entry == old else set_table(text, _CODEX, entry)
 
 
 def _in_opencode(text: str, launch: Launch) -> str:
@@ -106,7 +140,7 @@ def _in_opencode(text: str, launch: Launch) -> str:
     }
     if launch.environ:
         entry["environment"] = dict(launch.environ)
-    return set_member(text, ("mcp", SERVER), entry)
+    return _in_json(("mcp", SERVER), text, entry, "environment")
 
 
 CLIENTS: Mapping[str, Client] = {
@@ -114,19 +148,22 @@ CLIENTS: Mapping[str, Client] = {
         title="Claude Code",
         user_file=_claude_code,
         project_file=".mcp.json",
-        edit=_in_json("mcpServers"),
+        edit=_stdio("mcpServers"),
+        remove=_without("mcpServers"),
     ),
     "cursor": Client(
         title="Cursor",
         user_file=lambda here: here.home / ".cursor/mcp.json",
         project_file=".cursor/mcp.json",
-        edit=_in_json("mcpServers"),
+        edit=_stdio("mcpServers"),
+        remove=_without("mcpServers"),
     ),
     "codex": Client(
         title="Codex",
         user_file=_codex,
         project_file=None,
         edit=_in_codex,
+        remove=lambda text: remove_table(text, _CODEX),
         note="Codex starts servers with HOME, LANG, PATH and TERM only.  Secrets that lap.toml "
         'takes from the environment ("env:NAME") do not reach it: use "file:PATH".',
     ),
@@ -134,12 +171,14 @@ CLIENTS: Mapping[str, Client] = {
         title="VS Code",
         user_file=_vscode,
         project_file=".vscode/mcp.json",
-        edit=_in_json("servers"),
+        edit=_stdio("servers"),
+        remove=_without("servers"),
     ),
     "opencode": Client(
         title="OpenCode",
         user_file=_opencode,
         project_file="opencode.json",
         edit=_in_opencode,
+        remove=_without("mcp"),
     ),
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import logging
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -38,7 +41,26 @@ EXIT_CODES = (
 _SCRUBBER: ContextVar[Scrubber | None] = ContextVar("scrubber", default=None)
 """Of the program that runs: whatever is printed goes through it."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_AS_JSON: ContextVar[bool] = ContextVar("as_json", default=False)
+"""Whether whoever reads stdout was promised JSON: then a failure is told there too."""
+
+TOLD = (LapError, RuntimeFailure, SandboxError, OSError, UnicodeError)
+"""What has words for whoever runs a command; anything else is a fault of this program."""
+
+log = logging.getLogger(__name__)
+
+
+def _as_json(wanted: bool) -> bool:
+    _AS_JSON.set(wanted)
+    return wanted
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=_as_json, help='Print JSON; what fails as {"error": …, "exit_code": …}.'
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -59,9 +81,7 @@ def read_config(context: typer.Context) -> Config:
     for warning in config.warnings:
         say(f"warning: {warning.where}: {warning.message} {warning.remedy}")
     if config.faults:
-        for fault in config.faults:
-            say(one_line(fault))
-        raise typer.Exit(WRONG)
+        fail(ConfigFaults(config.faults))
     return config
 
 
@@ -72,11 +92,11 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except ExceptionGroup as group:
-        known, other = group.split((LapError, RuntimeFailure, SandboxError))
+        known, other = group.split(TOLD)
         if other is not None or known is None:
             raise
         fail(_first(known))
-    except (LapError, RuntimeFailure, SandboxError) as error:
+    except TOLD as error:
         fail(error)
 
 
@@ -95,23 +115,53 @@ _COMMANDS = {
     "answer_question": "`lap-mcp questions answer`",
     "lap_status": "`lap-mcp doctor`",
 }
+_NEW_ONE = "Leave sandbox out to use a new one."
 _TOOL = re.compile(rf"`?\b({'|'.join(_COMMANDS)})\b`?")
 
 
 def fail(error: Exception) -> NoReturn:
     """Say what happened, and end with the code of its kind."""
+    raise typer.Exit(told(error))
+
+
+def told(error: Exception) -> int:
+    """Say what happened; the exit code of its kind.
+
+    Raises:
+        OSError: whoever read stdout is gone; there is nobody to tell.
+    """
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        raise error
+    words, code = _words(error), exit_code(error)
+    log.debug("ended by", exc_info=error)
+    say(words)
+    if _AS_JSON.get():
+        put(_json_text({"error": words, "exit_code": code}, indent=None))
+    return code
+
+
+def _words(error: Exception) -> str:
     if isinstance(error, ConfigFaults):
-        for fault in error.faults:
-            say(one_line(fault))
-    elif isinstance(error, ConfigError):
-        say(one_line(error))
-    else:
-        say(_as_commands(str(error)))
-    raise typer.Exit(exit_code(error))
+        return "\n".join(one_line(fault) for fault in error.faults)
+    if isinstance(error, ConfigError):
+        return one_line(error)
+    if isinstance(error, OSError):
+        return system_words(error)
+    if isinstance(error, UnicodeError):
+        return f"This is not UTF-8 text: {error}."
+    return as_commands(str(error))
 
 
-def _as_commands(words: str) -> str:
+def system_words(error: OSError) -> str:
+    """What the operating system refused, and of which file."""
+    name = error.filename if isinstance(error.filename, str) else ""
+    why = (error.strerror or str(error) or type(error).__name__).lower()
+    return f"{name or 'A file or an address'} cannot be used: {why}."
+
+
+def as_commands(words: str) -> str:
     """The remedies of the control plane name tools; here they are commands."""
+    words = words.replace(_NEW_ONE, "`lap-mcp sandbox list` shows yours.")
     return _TOOL.sub(lambda found: _COMMANDS[found[1]], words)
 
 
@@ -158,7 +208,20 @@ def put(text: str, end: str = "\n") -> None:
 
 
 def put_json(value: Any) -> None:
-    put(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    put(_json_text(value, indent=2))
+
+
+def _json_text(value: Any, *, indent: int | None) -> str:
+    narrow = "utf" not in (sys.stdout.encoding or "").lower()
+    return json.dumps(value, indent=indent, ensure_ascii=narrow, default=_plain)
+
+
+def take_any_text() -> None:
+    """Let stdout and stderr show an escape for what their encoding does not have: where there is
+    no locale, an arrow would end the program, and everywhere the name of a file that is no text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _plain(value: Any) -> Any:
@@ -199,17 +262,29 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask, unless `yes`.  Ends with code 1 where the answer is no, 2 where nobody can be asked."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         say(f"{question} Nobody is there to ask: give --yes to go ahead.")
         raise typer.Exit(WRONG)
-    if not typer.confirm(question, err=True):
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:
+        say("\nNothing was changed.")
+        raise typer.Exit(INTERRUPTED) from None
+    if not agreed:
         say("Nothing was changed.")
         raise typer.Exit(FAILED)
 
 
 def read_argument(value: str) -> str:
-    """The argument itself, or standard input where it is `-`."""
-    return sys.stdin.read() if value == "-" else value
+    """The argument itself, or standard input where it is `-`.  Raises: Invalid, UnicodeError."""
+    return standard_input() if value == "-" else value
+
+
+def standard_input() -> str:
+    """Raises: Invalid (it is closed), UnicodeError."""
+    if sys.stdin is None:
+        raise Invalid("Standard input is closed.", remedy="Give a file or a text instead of `-`.")
+    return sys.stdin.read()
 
 
 def json_object(text: str, what: str) -> Mapping[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import asdict
 
 import anyio
@@ -33,10 +34,11 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 
     async def work() -> list[Check]:
         found: list[Check] = []
-        async for check in _checks(started, config):
-            found.append(check)
-            if not as_json:
-                _show(check)
+        async with aclosing(_checks(started, config)) as checks:
+            async for check in checks:
+                found.append(check)
+                if not as_json:
+                    _show(check)
         return found
 
     checks = run(work)
@@ -52,7 +54,7 @@ def _show(check: Check) -> None:
         put(f"         → {check.remedy}")
 
 
-async def _checks(started: Program, config: Config) -> AsyncIterator[Check]:
+async def _checks(started: Program, config: Config) -> AsyncGenerator[Check, None]:
     words = f"lap-mcp {VERSION}, Python {platform.python_version()}, {sys.executable}"
     yield Check(name="program", level="ok", words=words)
     async for check in _configuration(config):

@@ -1,4 +1,5 @@
-"""`lap-mcp install CLIENT`: adds this server to a client's configuration, after showing how."""
+"""`lap-mcp install CLIENT`: adds this server to a client's configuration, after showing how;
+`uninstall` takes it out again."""
 
 from __future__ import annotations
 
@@ -6,8 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from difflib import unified_diff
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,24 +15,27 @@ from typing import Annotated
 import typer
 
 from lap_mcp.app import VERSION, Program
-from lap_mcp.config import Config, Surroundings, config_file, make_private_folder
+from lap_mcp.config import Config, Surroundings, config_file, make_private_folder, one_line
 from lap_mcp.errors import ConfigError, Invalid, LapError
 
 from .agents import asked
 from .clients import CLIENTS, SERVER, Client, Launch
 from .console import Yes, confirm, fail, program, put, run, say
+from .foreign_files import ForeignFile, read_foreign, replace_foreign
 
 ClientName = StrEnum("ClientName", {name.replace("-", "_"): name for name in CLIENTS})  # type: ignore[misc]
 
 BUILD_LOG = "sandbox-build.log"
 
 
+Chosen = Annotated[ClientName, typer.Argument(help="Which client.")]
+OfProject = Annotated[bool, typer.Option("--project", help="For the project in this folder only.")]
+
+
 def install(
     context: typer.Context,
-    client: Annotated[ClientName, typer.Argument(help="Which client.")],
-    project: Annotated[
-        bool, typer.Option("--project", help="For the project in this folder only.")
-    ] = False,
+    client: Chosen,
+    project: OfProject = False,
     yes: Yes = False,
     image: Annotated[
         bool, typer.Option(help="Start building the sandbox image in the background.")
@@ -42,37 +45,59 @@ def install(
     started = program(context)
     chosen = CLIENTS[client.value]
     try:
-        file = target(chosen, started.here, project=project)
-        before, after = edited(chosen, file, launch(started))
+        how = launch(started)
+        file = read_foreign(target(chosen, started.here, project=project))
+        after = _changed(file, lambda text: chosen.edit(text, how))
+        if after == file.text:
+            say(f"{chosen.title} has this server already, as `{SERVER}` in {file.path}.")
+        else:
+            _change(file, after, yes=yes)
+            say(f"Added as `{SERVER}`.  Start {chosen.title} again to see it.")
     except LapError as error:
         fail(error)
-    if after == before:
-        say(f"{chosen.title} has this server already, as `{SERVER}` in {file}.")
-    else:
-        show_difference(file, before, after)
-        confirm(f"Change {file}?", yes=yes)
-        _write(file, before, after)
-        say(f"Added as `{SERVER}`.  Start {chosen.title} again to see it.")
-    put(str(file))
+    put(str(file.path))
     if chosen.note:
         say(chosen.note)
     config = started.read()
     started.set_up_logs(config)
     if image:
-        build_in_background(config, started.here)
+        build_in_background(config, started)
+    for fault in config.faults:
+        say(one_line(fault))
     if not config.faults:
         tell_agents(started, config)
 
 
-def edited(client: Client, file: Path, how: Launch) -> tuple[str, str]:
-    """The file's text now and with our entry.  Raises: Invalid."""
+def uninstall(
+    context: typer.Context, client: Chosen, project: OfProject = False, yes: Yes = False
+) -> None:
+    """Take this server out of a client.  Shows the change and asks; its data stays in LAP_HOME."""
+    chosen = CLIENTS[client.value]
     try:
-        before = file.read_text(encoding="utf-8") if file.exists() else ""
-        return before, client.edit(before, how)
-    except (OSError, UnicodeDecodeError) as exc:
-        raise Invalid(f"{file} cannot be read: {exc}") from exc
+        file = read_foreign(target(chosen, program(context).here, project=project))
+        after = _changed(file, chosen.remove)
+        if after == file.text:
+            say(f"{chosen.title} has no `{SERVER}` in {file.path}.")
+        else:
+            _change(file, after, yes=yes)
+            say(f"Removed `{SERVER}`.  Start {chosen.title} again.")
+    except LapError as error:
+        fail(error)
+    put(str(file.path))
+
+
+def _changed(file: ForeignFile, edit: Callable[[str], str]) -> str:
+    """Raises: Invalid, which names the file."""
+    try:
+        return edit(file.text)
     except Invalid as exc:
-        raise Invalid(f"{file}: {exc.message}", remedy=exc.remedy) from exc
+        raise Invalid(f"{file.path}: {exc.message}", remedy=exc.remedy) from exc
+
+
+def _change(file: ForeignFile, after: str, *, yes: bool) -> None:
+    say(file.difference(after))
+    confirm(f"Change {file.path}?", yes=yes)
+    replace_foreign(file, after)
 
 
 def target(client: Client, here: Surroundings, *, project: bool) -> Path:
@@ -88,15 +113,26 @@ def target(client: Client, here: Surroundings, *, project: bool) -> Path:
 
 
 def launch(started: Program) -> Launch:
-    """The command a client starts: absolute, and of this very version."""
+    """The command a client starts: absolute, and of this very version.
+
+    Raises: Invalid, ConfigError."""
     command, *arguments = program_command(started.here)
     environ = {}
     if home := started.here.environ.get("LAP_HOME"):
         environ["LAP_HOME"] = home
-    if started.option or started.here.environ.get("LAP_CONFIG"):
-        file, _ = config_file(started.here, started.option)
-        arguments += ["--config", os.path.abspath(file)]  # noqa: PTH100  # links stay as named
+    arguments += _option(started)
+    try:
+        "".join([command, *arguments, *environ.values()]).encode()
+    except UnicodeEncodeError as exc:
+        raise Invalid("The path of lap-mcp, of LAP_HOME or of --config is not UTF-8 text.") from exc
     return Launch(command=command, arguments=arguments, environ=environ)
+
+
+def _option(started: Program) -> list[str]:
+    if not (started.option or started.here.environ.get("LAP_CONFIG")):
+        return []
+    file, _ = config_file(started.here, started.option)
+    return ["--config", os.path.abspath(file)]  # noqa: PTH100  # links stay as named
 
 
 def program_command(here: Surroundings) -> list[str]:
@@ -117,47 +153,14 @@ def program_command(here: Surroundings) -> list[str]:
     return [sys.executable, "-P", "-m", "lap_mcp"]
 
 
-def show_difference(file: Path, before: str, after: str) -> None:
-    lines = unified_diff(
-        before.splitlines(), after.splitlines(), f"{file} (now)", f"{file} (then)", lineterm=""
-    )
-    say("\n".join(lines))
-
-
-def _write(file: Path, before: str, after: str) -> None:
-    """Replace the file at once, through a link if it is one, with the rights it had."""
-    real = Path(os.path.realpath(file))
-    try:
-        real.parent.mkdir(parents=True, exist_ok=True)
-        current = real.read_text(encoding="utf-8") if real.exists() else ""
-        if current != before:
-            fail(Invalid(f"{file} was changed by somebody else just now.", remedy="Run it again."))
-        mode = real.stat().st_mode & 0o777 if real.exists() else 0o600
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=real.parent, prefix=".lap-mcp-", delete=False
-        ) as out:
-            out.write(after)
-            out.flush()
-            os.fsync(out.fileno())
-        made = Path(out.name)
-        try:
-            made.chmod(mode)
-            made.replace(real)
-        except OSError:
-            made.unlink(missing_ok=True)
-            raise
-    except OSError as exc:
-        fail(ConfigError(f"{file} cannot be written: {exc.strerror or exc}."))
-
-
-def build_in_background(config: Config, here: Surroundings) -> None:
+def build_in_background(config: Config, started: Program) -> None:
     """Start `lap-mcp sandbox build` on its own.  It ends by itself; its words go to a log."""
     try:
         make_private_folder(config.home)
         log = config.home / BUILD_LOG
         with log.open("wb") as out:
             subprocess.Popen(
-                [*program_command(here), "sandbox", "build"],
+                [*program_command(started.here), *_option(started), "sandbox", "build"],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

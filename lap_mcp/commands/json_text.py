@@ -1,4 +1,4 @@
-"""Sets one member in the text of a JSON file, and leaves everything else as it stands.
+"""Sets or removes one member in the text of a JSON file, and leaves everything else as it stands.
 
 Clients keep comments, order and trailing commas in their files; parsing and writing those again
 would lose them.  Knows JSON with comments (JSONC) and trailing commas.
@@ -56,6 +56,13 @@ class _Object:
 
 def parse(text: str) -> Any:
     """The value of JSON with comments and trailing commas.  Raises: Invalid."""
+    try:
+        return json.loads(text)  # most files have neither, and some have megabytes
+    except (ValueError, RecursionError):
+        return _parsed(text)
+
+
+def _parsed(text: str) -> Any:
     kept = [token for token in _tokens(text)]
     words: list[str] = []
     for index, token in enumerate(kept):
@@ -66,18 +73,91 @@ def parse(text: str) -> Any:
         return json.loads(" ".join(words) or "null")
     except json.JSONDecodeError as exc:
         raise Invalid(f"This is not JSON: {exc.msg}.") from exc
+    except (RecursionError, ValueError) as exc:
+        raise Invalid("This JSON is nested too deeply, or has a number that is too long.") from exc
 
 
 def set_member(text: str, path: Sequence[str], value: Any) -> str:
     """`text` with the member at `path` set; objects on the way are made.
 
     Raises:
-        Invalid: it is not a JSON object, or something on the way is not one.
+        Invalid: it is not a JSON object, or something on the way is not one, or it is written in
+            a way that is not changed here (a name twice in one object).
     """
     if not text.strip():
         text = "{}\n"
-    if not isinstance(parse(text), dict):
+    before = _whole(text)
+    return _proved(_set(text, path, value), _with(before, path, value), path)
+
+
+def remove_member(text: str, path: Sequence[str]) -> str:
+    """`text` without the member at `path`; objects on the way stay, also where one is empty then.
+
+    Raises:
+        Invalid: as `set_member`.
+    """
+    before = _whole(text) if text.strip() else {}
+    if not has_member(before, path):
+        return text
+    at = 0
+    for name in path[:-1]:
+        at = _member(text, _object(text, at), name).value
+    found = _object(text, at)
+    member = _member(text, found, path[-1], last=True)
+    return _proved(_removed(text, found, member), _without(before, path), path)
+
+
+def _member(text: str, found: _Object, name: str, *, last: bool = False) -> _Member:
+    """That member, which the parser has seen; an object, unless it is the `last` of a path.
+
+    Raises:
+        Invalid: the parser saw another one of the same name.
+    """
+    for member in found.members:
+        if member.name == name and (last or text[member.value] == "{"):
+            return member
+    raise Invalid(f"`{name}` is in this file twice.", remedy="Change it there by hand.")
+
+
+def has_member(data: Any, path: Sequence[str]) -> bool:
+    for name in path:
+        if not isinstance(data, dict) or name not in data:
+            return False
+        data = data[name]
+    return True
+
+
+def _whole(text: str) -> dict[str, Any]:
+    value = parse(text)
+    if not isinstance(value, dict):
         raise Invalid("This file does not hold a JSON object.")
+    return value
+
+
+def _proved(text: str, expected: Any, path: Sequence[str]) -> str:
+    """The text, if it reads as it should.  Raises: Invalid."""
+    if parse(text) != expected:
+        raise Invalid(
+            f"`{'.'.join(path)}` is written in a way that cannot be changed safely.",
+            remedy="Change it in that file by hand.",
+        )
+    return text
+
+
+def _with(data: Any, path: Sequence[str], value: Any) -> Any:
+    if not path:
+        return value
+    below = data.get(path[0]) if isinstance(data, dict) else None
+    return {**data, path[0]: _with(below or {}, path[1:], value)}
+
+
+def _without(data: Any, path: Sequence[str]) -> Any:
+    if len(path) == 1:
+        return {name: item for name, item in data.items() if name != path[0]}
+    return {**data, path[0]: _without(data[path[0]], path[1:])}
+
+
+def _set(text: str, path: Sequence[str], value: Any) -> str:
     at = 0
     for depth, name in enumerate(path):
         found = _object(text, at)
@@ -99,9 +179,10 @@ def _nested(names: Sequence[str], value: Any) -> Any:
     return value
 
 
-def _tokens(text: str, start: int = 0) -> list[_Token]:
+def _tokens(text: str, start: int = 0, *, one: bool = False) -> list[_Token]:
+    """Those of the text from `start`, or of `one` value there."""
     found: list[_Token] = []
-    at = start
+    at, depth = start, 0
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
@@ -110,12 +191,21 @@ def _tokens(text: str, start: int = 0) -> list[_Token]:
         at = match.end()
         if match.lastgroup != "space":
             found.append(_Token(str(match.lastgroup), match[0], match.start(), match.end()))
+            depth += _depth(found[-1])
+            if one and depth == 0:
+                break
     return found
+
+
+def _depth(token: _Token) -> int:
+    if token.kind != "mark":
+        return 0
+    return (token.text in ("{", "[")) - (token.text in ("}", "]"))
 
 
 def _object(text: str, start: int) -> _Object:
     """The object that begins at or after `start`."""
-    tokens = _tokens(text, start)
+    tokens = _tokens(text, start, one=True)
     members: list[_Member] = []
     index = 1
     while tokens[index].text != "}":
@@ -136,8 +226,7 @@ def _object(text: str, start: int) -> _Object:
 def _after_value(tokens: Sequence[_Token], index: int) -> int:
     depth = 0
     while True:
-        mark = tokens[index].text if tokens[index].kind == "mark" else ""
-        depth += (mark in ("{", "[")) - (mark in ("}", "]"))
+        depth += _depth(tokens[index])
         index += 1
         if depth == 0:
             return index
@@ -163,6 +252,21 @@ def _inserted(text: str, found: _Object, name: str, value: Any) -> str:
     entry = f"\n{indent}{json.dumps(name)}: {_dump(value, indent)}\n{outer}"
     inside = text[found.start + 1 : closing].rstrip()
     return text[: found.start + 1] + inside + entry + text[closing:]
+
+
+def _removed(text: str, found: _Object, member: _Member) -> str:
+    """Without the member, its comma, and its line, if nothing else is on it."""
+    start, end = member.start, member.end
+    if member is not found.members[-1] or found.trailing_comma:
+        end = _comma_after(text, end)
+    begin = text.rfind("\n", 0, start) + 1
+    close = text.find("\n", end)
+    alone = close >= 0 and not text[begin:start].strip() and not text[end:close].strip()
+    left = text[:begin] + text[close + 1 :] if alone else text[:start] + text[end:]
+    if member is found.members[-1] and not found.trailing_comma and len(found.members) > 1:
+        comma = _comma_after(text, found.members[-2].end)
+        left = left[: comma - 1] + left[comma:]
+    return left
 
 
 def _comma_after(text: str, at: int) -> int:

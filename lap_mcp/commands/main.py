@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from lap_mcp.app import VERSION, Program
 from lap_mcp.config import surroundings
 
 from . import agents, doctor, init, install, keys, questions, sandbox, serve, sessions, shelf
-from .console import EXIT_CODES
+from .console import EXIT_CODES, TOLD, take_any_text, told
 from .options import StdioOptions, take
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command("serve")(serve.serve)
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)
 app.command("install")(install.install)
+app.command("uninstall")(install.uninstall)
 app.add_typer(agents.app, name="agents")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(questions.app, name="questions")
@@ -68,4 +70,9 @@ def options(
 
 
 def run(arguments: Sequence[str]) -> None:
-    app(args=list(arguments), prog_name="lap-mcp")
+    """Boundary: what has words is told in them, wherever in a command it was raised."""
+    take_any_text()
+    try:
+        app(args=list(arguments), prog_name="lap-mcp")
+    except TOLD as error:
+        sys.exit(told(error))

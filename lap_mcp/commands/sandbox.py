@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +36,10 @@ from .console import (
     read_config,
     run,
     say,
+    standard_input,
+    system_words,
 )
+from .new_files import Write, make_folder, new_file
 
 if TYPE_CHECKING:
     from lap_mcp.sandbox_parts import AnyLauncher
@@ -160,13 +164,17 @@ def run_(
     """Run Python in a new sandbox.  Ends with 1 if the code did not end well."""
     config = read_config(context)
     try:
-        code = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        code = standard_input() if source == "-" else Path(source).read_text(encoding="utf-8")
         for path in files or []:
             path.open("rb").close()
-    except (OSError, UnicodeDecodeError) as exc:
-        fail(Invalid(f"A file cannot be read: {exc}"))
+    except OSError as exc:
+        fail(Invalid(system_words(exc)))
+    except UnicodeError as exc:
+        fail(Invalid(f"{source} is not UTF-8 text: {exc}."))
 
     async def work() -> Execution:
+        if output is not None:
+            await make_folder(output)
         async with _launcher(program(context), config) as launcher:
             async with _progress(launcher):
                 sandbox = await launcher.open(launcher.limits)
@@ -174,12 +182,16 @@ def run_(
                 await sandbox.put(path.name, _pieces(path))
             live = None if as_json else _live
             done = await sandbox.execute(code, timeout=timeout, on_output=live)
+            if not as_json:
+                _report(done)
+            saved: list[str] = []
             if output is not None:
-                await _save(sandbox, done, output)
+                saved = await _save(sandbox, done, output, say if as_json else put)
+            if as_json:
+                put_json({**_as_json(done), "saved": saved})
             return done
 
     done = run(work)
-    _report(done, as_json=as_json)
     raise typer.Exit(OK if done.status == "ok" else FAILED)
 
 
@@ -191,10 +203,7 @@ def _live(stream: str, text: str) -> None:
         sys.stderr.flush()
 
 
-def _report(done: Execution, *, as_json: bool) -> None:
-    if as_json:
-        put_json(_as_json(done))
-        return
+def _report(done: Execution) -> None:
     if done.value is not None:
         put_text(done.value)
     if done.error is not None:
@@ -223,41 +232,32 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
             yield piece
 
 
-async def _save(sandbox: Sandbox, done: Execution, folder: Path) -> None:
-    """Write what it made; names come from the sandbox, so only their last part is used, and
-    nothing is overwritten."""
-    target = anyio.Path(folder)
-    await target.mkdir(parents=True, exist_ok=True)
+async def _save(
+    sandbox: Sandbox, done: Execution, folder: Path, tell: Callable[[str], None]
+) -> list[str]:
+    """Write what it made, and tell where; names come from the sandbox, so only their last part is
+    used, and nothing is overwritten."""
+    saved: list[str] = []
+
+    async def save(name: str, fill: Callable[[Write], Awaitable[object]]) -> None:
+        path = folder / name
+        async with new_file(path) as write:
+            if write is None:
+                return
+            await fill(write)
+        saved.append(str(path))
+        tell(str(path))
+
     for number, item in enumerate(done.outputs, 1):
         name = f"output-{number}.{_EXTENSIONS.get(item.mime, 'bin')}"
-        async with _new_file(target / name) as write:
-            if write is not None:
-                await write(item.data)
+        await save(name, partial(_whole, item.data))
     for file in done.files:
-        async with _new_file(target / Path(file.path).name) as write:
-            if write is not None:
-                await sandbox.copy(file.path, write)
+        await save(Path(file.path).name, partial(sandbox.copy, file.path))
+    return saved
 
 
-Write = Callable[[bytes], Awaitable[None]]
-
-
-@asynccontextmanager
-async def _new_file(path: anyio.Path) -> AsyncIterator[Write | None]:
-    """Where a new file is written, and named when it is there; `None` where one is already."""
-    try:
-        out = await anyio.open_file(path, "xb")
-    except FileExistsError:
-        say(f"{path} exists and was left as it is.")
-        yield None
-        return
-
-    async def write(data: bytes) -> None:
-        await out.write(data)
-
-    async with out:
-        yield write
-    put(str(path))
+async def _whole(data: bytes, write: Write) -> None:
+    await write(data)
 
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE")]

@@ -21,7 +21,19 @@ from lap_mcp.errors import Invalid
 from lap_mcp.model import LOCAL
 from lap_mcp.sandbox_parts import sandbox_launcher, sandbox_shelf
 
-from .console import Json, fail, program, put, put_json, put_table, put_text, read_config, run, say
+from .console import (
+    Json,
+    fail,
+    patience,
+    program,
+    put,
+    put_json,
+    put_table,
+    put_text,
+    read_config,
+    run,
+)
+from .new_files import make_folder, new_file
 
 Id = Annotated[str, typer.Argument(metavar="SANDBOX", help="sbx_…")]
 NOTEBOOK = "sandbox.ipynb"
@@ -163,7 +175,9 @@ def export(
 
 async def _export_files(shelf: Shelf, sandbox: str, folder: Path) -> None:
     """Paths were checked when the files were kept; they are below /mnt/data, so below `folder`."""
-    for file in await shelf.files(LOCAL, sandbox):
+    files = await shelf.files(LOCAL, sandbox)
+    await make_folder(folder)
+    for file in files:
         path = folder.joinpath(*PurePosixPath(file.path).parts)
         await _write_new(path, shelf.blobs.pieces(file.sha256))
 
@@ -173,15 +187,12 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def _write_new(path: Path, pieces: AsyncIterator[bytes]) -> None:
-    await anyio.Path(path.parent).mkdir(parents=True, exist_ok=True)
-    try:
-        async with await anyio.open_file(path, "xb") as out:
-            async for piece in pieces:
-                await out.write(piece)
-    except FileExistsError:
-        say(f"{path} exists and was left as it is.")
-    else:
-        put(str(path))
+    async with new_file(path) as write:
+        if write is None:
+            return
+        async for piece in pieces:
+            await write(piece)
+    put(str(path))
 
 
 def import_(
@@ -192,7 +203,7 @@ def import_(
     config = read_config(context)
 
     async def work() -> str:
-        async with _shelf(context, config) as shelf:
+        async with _shelf(context, config) as shelf, patience("copying the files"):
             return await shelf.import_(LOCAL, paths)
 
     put(run(work))

@@ -1,4 +1,4 @@
-"""Sets one table in the text of a TOML file, and leaves everything else as it stands."""
+"""Sets or removes one table in the text of a TOML file, and leaves everything else as it stands."""
 
 from __future__ import annotations
 
@@ -27,14 +27,58 @@ def set_table(text: str, path: Sequence[str], values: Mapping[str, Any]) -> str:
         result = f"{kept.rstrip()}\n\n{block}" if kept.strip() else block
     else:
         lines = kept.splitlines(keepends=True)
-        tail = "".join(lines[place:])
+        tail = "".join(lines[place:]).lstrip("\n")
         result = "".join(lines[:place]) + block + (f"\n{tail}" if tail.strip() else "")
-    if _parse(result) != _with(before, path, dict(values)):
+    return _proved(result, _with(before, path, dict(values)), path)
+
+
+def remove_table(text: str, path: Sequence[str]) -> str:
+    """`text` without the table at `path` and those below it.
+
+    Raises:
+        Invalid: as `set_table`.
+    """
+    before = _parse(text)
+    if table_at(text, path) is None:
+        return text
+    kept, place = _without(text, tuple(path))
+    lines = kept.splitlines(keepends=True)
+    head, tail = "".join(lines[:place]).rstrip("\n"), "".join(lines[place:]).lstrip("\n")
+    result = "\n\n".join(part for part in (head, tail) if part)
+    left = _removed(before, path)
+    return _proved(result if result.endswith("\n") or not result else f"{result}\n", left, path)
+
+
+def table_at(text: str, path: Sequence[str]) -> Any:
+    """The value at `path`; `None`: there is none.  Raises: Invalid."""
+    found: Any = _parse(text)
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _proved(text: str, expected: Mapping[str, Any], path: Sequence[str]) -> str:
+    """The text, if it reads as it should.  Raises: Invalid."""
+    if not _same(_parse(text), expected):
         raise Invalid(
             f"[{'.'.join(path)}] is written in a way that cannot be changed safely.",
             remedy="Remove it from that file by hand, then run this again.",
         )
-    return result
+    return text
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal; a table that is empty is as good as none."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = {*one, *other}
+        return all(_same(one.get(name, {}), other.get(name, {})) for name in names)
+    return type(one) is type(other) and bool(one == other)
+
+
+def _removed(data: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
+    if len(path) == 1:
+        return {name: item for name, item in data.items() if name != path[0]}
+    return {**data, path[0]: _removed(data[path[0]], path[1:])}
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -45,25 +89,36 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _with(data: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    below = data.get(path[0], {})
-    inner = value if len(path) == 1 else _with(below, path[1:], value)
+    below = data.get(path[0])
+    known = below if isinstance(below, Mapping) else {}
+    inner = value if len(path) == 1 else _with(known, path[1:], value)
     return {**data, path[0]: inner}
 
 
 def _without(text: str, path: tuple[str, ...]) -> tuple[str, int | None]:
-    """The text without that table's lines, and on which line it began."""
+    """The text without that table's lines, and on which line it began.
+
+    Comments at its end stay: they belong to what comes next."""
     kept: list[str] = []
+    waiting: list[str] = []
     place: int | None = None
     inside = False
     for line in text.splitlines(keepends=True):
         name = _header(line)
         if name is not None:
-            inside = name[: len(path)] == path
+            was, inside = inside, name[: len(path)] == path
             if inside and place is None:
                 place = len(kept)
+            if was and not inside:
+                kept += waiting
+            waiting = []
         if not inside:
             kept.append(line)
-    return "".join(kept), place
+        elif not line.strip() or line.lstrip().startswith("#"):
+            waiting.append(line)
+        else:
+            waiting = []
+    return "".join(kept + waiting), place
 
 
 def _header(line: str) -> tuple[str, ...] | None:
@@ -97,4 +152,7 @@ def _value(value: Any) -> str:
         return f"{{ {pairs} }}"
     if isinstance(value, list):
         return f"[{', '.join(_value(item) for item in value)}]"
-    return json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str | int | float | bool):
+        raise Invalid(f"{value} in this table cannot be written again.")
+    # JSON's text is TOML's, but for one character that TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

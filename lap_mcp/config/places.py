@@ -39,7 +39,12 @@ def surroundings() -> Surroundings:
 
 def _home(variable: str) -> Path:
     home = Path(variable)
-    return home if home.is_absolute() else Path(pwd.getpwuid(os.getuid()).pw_dir)
+    if home.is_absolute():
+        return home
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # a user without an entry, as containers have them
+        return Path("/")
 
 
 def _folder() -> Path:

@@ -269,8 +269,13 @@ class Keeping:
         await self.keep(entry, listed)
         there = {info.path for info in listed}
         missing = [path for path in entry.kept if path not in there]
-        if missing and len(listed) < MAX_FILES and await self._is_gone(entry, missing[0]):
-            await self._store(entry, (), missing)
+        gone: list[str] = []
+        for path in missing if len(listed) < MAX_FILES else ():
+            if not await self._is_gone(entry, path):
+                break  # the list ended early: so would the proofs
+            gone.append(path)
+        if gone:
+            await self._store(entry, (), gone)
         entry.dirty = False
 
     async def _is_gone(self, entry: Entry, path: str) -> bool:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lap_mcp.store.cells import Cell
 
 _TEXT_TYPES = ("text/", "image/svg+xml")
+_LEVELS = 100
+"""JSON that is nested deeper is shown as text: who reads notebooks does it by recursion."""
+_HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which no file can hold."""
 
 
 def notebook(sandbox_id: str, cells: Sequence[Cell], blobs: Mapping[str, bytes]) -> str:
@@ -27,7 +32,8 @@ def notebook(sandbox_id: str, cells: Sequence[Cell], blobs: Mapping[str, bytes])
         },
         "cells": [_cell(cell, blobs) for cell in cells],
     }
-    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    return _HALVES.sub("\ufffd", text)
 
 
 def _cell(cell: Cell, blobs: Mapping[str, bytes]) -> dict[str, Any]:
@@ -87,12 +93,33 @@ def _content(mime: str, data: bytes) -> Any:
     """As Jupyter keeps it: text in lines, JSON as it is, everything else in base64."""
     if mime == "application/json":
         try:
-            return json.loads(data)
-        except ValueError:
-            return _lines(data.decode("utf-8", "replace"))
+            value = json.loads(data, parse_constant=_refused)
+            if _nested_at_most(value, _LEVELS):
+                return value
+        except (ValueError, RecursionError):  # the code in there may have made anything
+            pass
+        return _lines(data.decode("utf-8", "replace"))
     if mime.startswith(_TEXT_TYPES):
         return _lines(data.decode("utf-8", "replace"))
     return base64.b64encode(data).decode()
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _nested_at_most(value: Any, levels: int) -> bool:
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            item
+            for each in layer
+            if isinstance(each, dict | list)
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not layer:
+            return True
+    return False
 
 
 def _lines(text: str) -> list[str]:

@@ -5,8 +5,9 @@ For the operator's commands.  What runs in a server is not touched: only its kep
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,14 +98,11 @@ class Shelf:
             NotFound, LimitReached
         """
         sources = await anyio.to_thread.run_sync(_sources, paths)
+        self._room(size for _, size in sources.values())  # before anything is copied
         sandbox_id, owner, now = new_id("sbx"), new_id("own"), self.clock.now()
-        kept = [await self._kept(name, path) for name, path in sources.items()]
-        size = sum(file.size for file in kept)
-        if size > self.limits.keep_each:
-            raise LimitReached(
-                f"The files have {size} bytes; {self.limits.keep_each} is the limit "
-                "(sandbox.keep_each)."
-            )
+        kept: list[KeptFile] = []
+        for name, (path, _) in sources.items():
+            kept.append(await self._kept(name, path, self._room(file.size for file in kept)))
 
         def query(connection: Connection) -> None:
             held = sandboxes.add(connection, sandbox_id, principal.id, owner, now)
@@ -114,10 +112,25 @@ class Shelf:
         await self.database.write(query)
         return sandbox_id
 
-    async def _kept(self, name: str, path: Path) -> KeptFile:
+    def _room(self, sizes: Iterable[int]) -> int:
+        """Bytes that one sandbox may still have besides.  Raises: LimitReached."""
+        size = sum(sizes)
+        if size > self.limits.keep_each:
+            raise LimitReached(
+                f"The files have {size} bytes; {self.limits.keep_each} is the limit "
+                "(sandbox.keep_each)."
+            )
+        return self.limits.keep_each - size
+
+    async def _kept(self, name: str, path: Path, room: int) -> KeptFile:
         async with _writer(self.blobs) as writer, await anyio.open_file(path, "rb") as file:
             while piece := await file.read(PIECE):
                 await writer.write(piece)
+                if writer.size > room:
+                    raise LimitReached(
+                        f"{path} is larger than the {room} bytes that one sandbox has left "
+                        "(sandbox.keep_each)."
+                    )
             sha256 = await writer.finish()
         return KeptFile(
             path=name,
@@ -142,34 +155,42 @@ async def _writer(blobs: BlobStore) -> AsyncIterator[BlobWriter]:
         await writer.close()
 
 
-def _sources(paths: Sequence[Path]) -> dict[str, Path]:
-    """Names in /mnt/data to files here."""
-    found: dict[str, Path] = {}
+def _sources(paths: Sequence[Path]) -> dict[str, tuple[Path, int]]:
+    """Names in /mnt/data to files here, with their sizes."""
+    found: dict[str, tuple[Path, int]] = {}
     for path in paths:
-        for name, file in _files(path):
+        for name, file, size in _files(path):
             try:
                 clean = clean_path(name)
             except BadPath as error:
                 raise Invalid(str(error)) from error
             if clean in found:
-                raise Invalid(f"Two files would be called {clean!r}: {found[clean]} and {file}.")
-            found[clean] = file
+                raise Invalid(f"Two files would be called {clean!r}: {found[clean][0]} and {file}.")
+            found[clean] = file, size
             if len(found) > MAX_FILES:
                 raise LimitReached(f"More than {MAX_FILES} files; that many are kept at most.")
     return found
 
 
-def _files(path: Path) -> Iterator[tuple[str, Path]]:
+def _files(path: Path) -> Iterator[tuple[str, Path, int]]:
+    """The file, or those in the folder, one by one: a folder may have millions."""
     try:
-        mode = path.stat().st_mode
+        state = path.stat()
     except OSError as error:
         raise NotFound(f"{path} cannot be read: {error.strerror}.") from error
-    if stat.S_ISREG(mode):
-        yield path.name, path
-    elif stat.S_ISDIR(mode):
-        for file in sorted(path.rglob("*")):
-            # What a folder links to is not in it.
-            if file.is_file() and not file.is_symlink():
-                yield file.relative_to(path).as_posix(), file
+    if stat.S_ISREG(state.st_mode):
+        yield path.name, path, state.st_size
+    elif stat.S_ISDIR(state.st_mode):
+        for folder, below, names in os.walk(path, onerror=_refused):
+            below.sort()
+            for file in sorted(Path(folder) / name for name in names):
+                state = file.lstat()
+                # What a folder links to is not in it.
+                if stat.S_ISREG(state.st_mode):
+                    yield file.relative_to(path).as_posix(), file, state.st_size
     else:
         raise Invalid(f"{path} is neither a file nor a folder.")
+
+
+def _refused(error: OSError) -> None:
+    raise error

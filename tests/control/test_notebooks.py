@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from contextlib import redirect_stdout
 from io import StringIO
@@ -13,10 +14,12 @@ from lap_sandbox.base import Execution, ExecutionError, Output
 from lap_sandbox.testing import Scripted, ScriptedLauncher
 
 from lap_mcp.clock import SystemClock
+from lap_mcp.control.notebooks import notebook
 from lap_mcp.control.sandbox_entry import SandboxLimits
 from lap_mcp.control.shelf import Shelf
 from lap_mcp.errors import NotFound
 from lap_mcp.model import LOCAL, Principal
+from lap_mcp.store.cells import Cell
 from lap_mcp.store.database import open_database
 from tests.control.sandbox_home import SandboxHome
 
@@ -80,3 +83,20 @@ async def test_a_notebook_is_valid_runnable_and_shows_what_was_shown(tmp_path: P
         exec(first.source, names)
     assert out.getvalue() == "hé\n"
     assert eval(second.source, names) == 42
+
+
+@pytest.mark.parametrize(
+    "shown", [b"[" * 5000 + b"]" * 5000, b"[" * 700 + b"]" * 700, b"NaN", b'"\\ud800"']
+)
+def test_no_output_keeps_a_notebook_from_being_written(shown: bytes) -> None:
+    output = {"mime": "application/json", "base64": base64.b64encode(shown).decode()}
+    result = {"outputs": [output]}
+    cell = Cell(number=1, code="x", status="ok", repeats=True, digest="", result=result, at=0.0)
+    text = notebook("sbx_1", [cell], {})
+
+    def refused(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    assert text.encode()
+    json.loads(text, parse_constant=refused)
+    nbformat.validate(nbformat.reads(text, as_version=4))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -310,6 +310,28 @@ async def test_what_no_execution_reported_is_kept_before_the_container_goes(
         await server.run(LOCAL, "x", sandbox_id=first.sandbox_id)
 
     assert holds(launcher) == {"silent.txt": b"written by a thread"}
+
+
+async def test_a_list_that_ended_early_makes_no_file_forgotten_that_is_there(
+    home: SandboxHome, launcher: ScriptedLauncher
+) -> None:
+    """Where there is no time to see all, a file that is gone is no proof for the others."""
+
+    class Hurried(ScriptedSandbox):
+        async def list(self, *, limit: int = 1000) -> Sequence[FileInfo]:
+            return [info for info in await super().list(limit=limit) if info.path < "m"]
+
+    async with home.server(launcher, ONE) as server:
+        first = await server.run(LOCAL, "write gone.txt 1")
+        for name in ("a.txt", "unseen.txt"):
+            await server.run(LOCAL, f"write {name} 2", sandbox_id=first.sandbox_id)
+        sandbox = newest(launcher)
+        del sandbox.files["gone.txt"]
+        sandbox.__class__ = Hurried
+        await server.run(LOCAL, "elsewhere")
+        await server.run(LOCAL, "x", sandbox_id=first.sandbox_id)
+
+    assert holds(launcher) == {"a.txt": b"2", "unseen.txt": b"2"}
 
 
 async def test_of_very_many_files_the_first_thousands_are_kept_and_nothing_is_forgotten_by_it(

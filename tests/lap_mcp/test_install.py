@@ -90,3 +90,24 @@ def test_the_image_is_built_in_the_background(user: User) -> None:
     assert "is being built in the background" in done.stderr
     log = user.data / "sandbox-build.log"
     assert log.exists()
+
+
+def test_what_was_added_is_taken_out_again(user: User) -> None:
+    file = user.home / ".cursor/mcp.json"
+    user.ok("install", "cursor", "--yes", "--no-image")
+    asked = user.run("uninstall", "cursor")
+    assert asked.returncode == 2
+    assert '-    "lap": {' in asked.stderr
+    assert "lap" in json.loads(file.read_text())["mcpServers"]
+    assert user.ok("uninstall", "cursor", "--yes").strip() == str(file)
+    assert json.loads(file.read_text()) == {"mcpServers": {}}
+    again = user.run("uninstall", "cursor", "--yes")
+    assert again.returncode == 0
+    assert "has no `lap`" in again.stderr
+
+
+def test_what_is_wrong_with_the_configuration_is_told_when_a_client_is_added(user: User) -> None:
+    user.configure("[sandbox]\nmemroy = 3\n")
+    done = user.run("install", "cursor", "--yes", "--no-image")
+    assert done.returncode == 0
+    assert f"{user.file}:2 sandbox.memroy: There is no such key." in done.stderr

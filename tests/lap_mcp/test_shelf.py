@@ -59,3 +59,13 @@ def test_what_cannot_be_done_is_said(user: User) -> None:
     assert missing.returncode != 0
     assert "There is no sandbox" in missing.stderr
     assert "not a duration" in user.run("sandbox", "prune", "--older", "soon").stderr
+
+
+def test_more_than_one_sandbox_may_have_is_refused_before_anything_is_copied(user: User) -> None:
+    user.configure('[sandbox]\nkeep_each = "1m"\n')
+    for name in ("a", "b"):
+        (user.project / name).write_bytes(bytes(600 * 1024))
+    done = user.run("sandbox", "import", user.project)
+    assert done.returncode == 1
+    assert "sandbox.keep_each" in done.stderr
+    assert not [path for path in (user.data / "sandbox-blobs").rglob("*") if path.is_file()]
