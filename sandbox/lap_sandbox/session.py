@@ -22,8 +22,9 @@ from lap_sandbox.waiting import Signal
 
 SOFT_SECONDS = 2.0
 """What an interpreter gets to react to SIGINT."""
-HARD_SECONDS = 5.0
-"""What the supervisor gets to end everything and have a new worker."""
+HARD_SECONDS = 10.0
+"""What the supervisor gets to end everything and have a new worker: after a fork bomb on a machine
+that is busy it takes several seconds, and without it the files are lost."""
 QUIET_SECONDS = 2.0
 """Without a byte: ask the supervisor whether it is there."""
 PONG_SECONDS = 5.0
