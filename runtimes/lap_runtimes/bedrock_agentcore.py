@@ -227,15 +227,16 @@ class BedrockAgentCoreRuntime:
     def _request(self, turn: Turn) -> tuple[str, dict[str, Any]]:
         """The address and the body.  Raises what is refused before anything is sent."""
         config = self._config
-        arn = _arn(turn.agent or config.agent)
-        qualifier = quote(config.qualifier, safe="")
         if isinstance(turn.input, Prompt) and turn.input.files:
             raise Unsupported("AgentCore agents take no files; put what they need into the input")
+        if isinstance(turn.input, Answers) and not self._harness:
+            raise Unsupported("agents in AgentCore Runtime ask no questions")
+        arn = _arn(turn.agent or config.agent)
+        qualifier = quote(config.qualifier, safe="")
         if self._harness:
             url = f"harnesses/invoke?harnessArn={quote(arn, safe='')}&qualifier={qualifier}"
             return self._http.url(url), {**config.body, "messages": [_message(turn)]}
-        if isinstance(turn.input, Answers):
-            raise Unsupported("agents in AgentCore Runtime ask no questions")
+        assert isinstance(turn.input, Prompt)
         url = f"runtimes/{quote(arn, safe='')}/invocations?qualifier={qualifier}"
         body = {**config.body, **(turn.input.input or {}), config.prompt_key: turn.input.text}
         return self._http.url(url), body

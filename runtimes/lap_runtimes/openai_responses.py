@@ -85,12 +85,12 @@ class OpenAIResponsesRuntime:
 
     @property
     def capabilities(self) -> Capabilities:
-        background = self._config.background
+        background, resends = self._config.background, self._config.state == "resend"
         return Capabilities(
             discover=True,
             stream=self._config.stream,
-            answer="resume",
-            conversation="caller" if self._config.state == "resend" else "runtime",
+            answer="none" if resends else "resume",
+            conversation="caller" if resends else "runtime",
             attach=("cursor" if self._config.stream else "history") if background else "none",
             cancel="remote" if background else "disconnect",
             on_disconnect="continues" if background else "unknown",

@@ -23,4 +23,10 @@ CASES = [
         settings={"usage": True, "poll_interval": 0.02},
         file="file a.txt",
     ),
+    Case(
+        id="cursor-plain",
+        kind="cursor",
+        app=_cursor,
+        settings={"artifacts": False, "poll_interval": 0.02},
+    ),
 ]

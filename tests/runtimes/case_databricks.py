@@ -28,4 +28,5 @@ DATABRICKS_CASES = [
         settings={"endpoint": ENDPOINT, "conversation": "context"},
         **ASK,
     ),
+    Case(id="databricks-resend", kind="databricks", app=_fake, settings={"endpoint": ENDPOINT}),
 ]

@@ -102,6 +102,19 @@ CASES = [
         **RESPONSES,  # type: ignore[arg-type]
     ),
     Case(
+        id="responses-resend",
+        settings={"model": "words", "state": "resend"},
+        **{**RESPONSES, "ask": None, "ask_kind": ""},  # type: ignore[arg-type]
+    ),
+    Case(
+        id="http-alone",
+        settings={
+            "request": {"path": "json", "body": {"prompt": "${prompt}"}},
+            "answer": {"text": "output.text"},
+        },
+        **HTTP,  # type: ignore[arg-type]
+    ),
+    Case(
         id="http-json",
         settings={
             "request": {"path": "json", "body": _BODY},

@@ -50,6 +50,8 @@ class Server:
         body = json.loads(await request.body())
         self.requests.append(body)
         self.headers.append(dict(request.headers))
+        # A configuration may send no ids: then each request stands alone.
+        body = {"turn": f"turn{len(self.requests)}", "session": f"s{len(self.requests)}", **body}
         form, turn = request.path_params["form"], body["turn"]
         self.runs[turn] = asyncio.Event()
         words = self._words(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import fields
+from typing import Any
 
 import pytest
 from lap_runtimes.base import Capabilities
@@ -99,15 +100,19 @@ def test_lists_every_installed_kind_and_its_extra() -> None:
     assert {kind: extra for kind, extra in listed.items() if extra} == EXTRAS
 
 
+def configured(row: str) -> Any:
+    """A runtime of this configuration, whose address leads nowhere."""
+    adapter = load(re.findall(r"`(\w+)`", row)[0])
+    context = {"resolve_secret": lambda reference: f"secret of {reference}"}
+    address = URL if "url" in adapter.Config.model_fields else {}
+    settings = {**address, **CONFIGURED[row]}
+    return adapter(adapter.Config.model_validate(settings, context=context))
+
+
 @pytest.mark.parametrize("row", table("configuration")[1], ids=lambda row: row[0])
 def test_says_what_each_configuration_can_do(row: list[str]) -> None:
     head, _ = table("configuration")
-    kind = re.findall(r"`(\w+)`", row[0])[0]
-    adapter = load(kind)
-    context = {"resolve_secret": lambda reference: f"secret of {reference}"}
-    address = URL if "url" in adapter.Config.model_fields else {}
-    settings = {**address, **CONFIGURED[row[0]]}
-    runtime = adapter(adapter.Config.model_validate(settings, context=context))
+    runtime = configured(row[0])
     words = {True: "yes", False: "no"}
     for name, said in zip(head[1:], row[1:], strict=True):
         found = getattr(runtime.capabilities, name)

@@ -24,6 +24,7 @@ from lap_runtimes.base import (
     Heartbeat,
     Message,
     MessageDelta,
+    PastMessage,
     Progress,
     Prompt,
     PromptFile,
@@ -101,6 +102,13 @@ def newest(events: list[Event]) -> Any:
     return list(refs(events))[-1]
 
 
+def after(turn: Turn, prompt: str, events: list[Event]) -> Turn:
+    """The turn with what was said before it, as a runtime needs it that keeps nothing itself."""
+    said = [PastMessage(role="user", text=prompt)]
+    answer = texts(events)
+    return replace(turn, history=[*said, PastMessage(role="agent", text=answer or "(nothing)")])
+
+
 def check_shape(runtime: Runtime, events: list[Event]) -> None:
     """What holds for every stream that ends."""
     capabilities = runtime.capabilities
@@ -171,19 +179,22 @@ async def test_a_second_turn_continues_the_session(case: Case, make_turn: MakeTu
     async with limited(case) as bench:
         first = await read(bench.runtime.start(make_turn("remember apples")))
         again = make_turn("recall", ref=newest(first))
-        if bench.runtime.capabilities.conversation == "none":
+        keeps = bench.runtime.capabilities.conversation
+        if keeps != "runtime":
             with pytest.raises(Unsupported):
                 await read(bench.runtime.start(again))
-            return
-        assert "apples" in texts(await read(bench.runtime.start(again)))
+        if keeps == "caller":
+            again = after(again, "remember apples", first)
+        if keeps != "none":
+            assert "apples" in texts(await read(bench.runtime.start(again)))
 
 
 async def test_message_ids_of_two_turns_differ(case: Case, make_turn: MakeTurn) -> None:
     async with limited(case) as bench:
         first = await read(bench.runtime.start(make_turn("one")))
         alone = bench.runtime.capabilities.conversation == "none"
-        ref = None if alone else newest(first)
-        second = await read(bench.runtime.start(make_turn("two", ref=ref)))
+        turn = after(make_turn("two", ref=None if alone else newest(first)), "one", first)
+        second = await read(bench.runtime.start(turn))
         assert not kept(first).keys() & kept(second).keys()
         assert not {v[0] for v in kept(first).values()} & {v[0] for v in kept(second).values()}
 
@@ -256,8 +267,8 @@ async def test_a_failure_of_the_agent_ends_the_turn_in_its_words(
         assert last(events).outcome == "failed"
         assert "out of ink" in (last(events).error or "")
         alone = bench.runtime.capabilities.conversation == "none"
-        ref = None if alone else newest(events)
-        again = await read(bench.runtime.start(make_turn("hello", ref=ref)))
+        turn = make_turn("hello", ref=None if alone else newest(events))
+        again = await read(bench.runtime.start(after(turn, "fail out of ink", events)))
         assert last(again).outcome == "completed"
 
 
@@ -342,6 +353,36 @@ async def test_leaving_closes_the_connection_at_once_and_cancels_nothing(
         await runtime.aclose()
         await bench.proxy.until_closed()
         assert bench.cancelled() == 0
+
+
+async def test_leaving_ends_the_work_where_it_says_so(case: Case, make_turn: MakeTurn) -> None:
+    async with limited(case) as bench:
+        if bench.runtime.capabilities.on_disconnect != "aborts":
+            pytest.skip("this configuration does not say that it stops")
+        async with bench.runtime.start(make_turn("slow 500")) as events:
+            async for event in events:
+                if isinstance(event, WORKING):
+                    break
+        await eventually_async(bench.cancelled, words="it works on")
+
+
+async def test_a_start_that_is_repeated_is_the_same_start_where_it_says_so(
+    case: Case, make_turn: MakeTurn
+) -> None:
+    """Its answer was lost; the same turn is started again, while it works and when it has ended."""
+    async with limited(case) as bench:
+        runtime = bench.runtime
+        if not runtime.capabilities.idempotent_start:
+            pytest.skip("each start is another one")
+        turn = make_turn("remember apples")
+        async with runtime.start(turn) as events:
+            async for event in events:
+                if isinstance(event, Started):
+                    break
+        once, twice = await read(runtime.start(turn)), await read(runtime.start(turn))
+        assert kept(once) == kept(twice)
+        said = await read(runtime.start(make_turn("recall", ref=newest(twice))))
+        assert texts(said).count("apples") == 1
 
 
 async def test_a_silent_runtime_can_be_left_promptly(case: Case, make_turn: MakeTurn) -> None:

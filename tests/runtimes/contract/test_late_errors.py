@@ -137,6 +137,7 @@ OWN: Mapping[str, tuple[Late, ...]] = {
 
 WHOLE: Mapping[str, str] = {
     "agentcore-whole": "an agent that does not stream answers with one JSON value, or with 500",
+    "http-alone": "its answer is one JSON value: it holds an error, or the agent's words",
     "http-json": "its answer is one JSON value: it holds an error, or the agent's words",
     "http-polled": "what is looked at is one JSON value, an error or the agent's words",
     "n8n-webhook": "a webhook answers when its workflow has ended: with 500, where it failed",
