@@ -44,7 +44,13 @@ GROUPS: Mapping[str, Mapping[str, Any]] = {
     "openai-front": OPENAI_FRONT,
 }
 """They bring peers, and are run only when named: all of one, or one of it."""
-WITHOUT_SANDBOX = ("startup", "agent", *RUNTIMES, "openai-front-passing")
+WITHOUT_SANDBOX = (
+    "startup",
+    "agent",
+    *RUNTIMES,
+    "openai-front-passing",
+    "anthropic-front-passing",
+)
 
 
 async def run(

@@ -12,6 +12,8 @@ import asyncio
 import json
 from typing import Any, Final
 
+from . import message_model
+
 PAUSE: Final = 0.005
 """Seconds between the first events of a stream and the rest."""
 USAGE = {
@@ -83,16 +85,24 @@ def _frames(item: dict[str, Any]) -> list[bytes]:
 
 
 def _whole(item: dict[str, Any]) -> bytes:
-    body = json.dumps(_response([item])).encode()
+    return _json(_response([item]))
+
+
+def _json(value: Any) -> bytes:
+    body = json.dumps(value).encode()
     head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def _stream(item: dict[str, Any]) -> tuple[bytes, bytes]:
+    return _streamed(_frames(item))
+
+
+def _streamed(frames: list[bytes]) -> tuple[bytes, bytes]:
     """In two parts."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
     head += b"transfer-encoding: chunked\r\n\r\n"
-    chunks = [b"%x\r\n%b\r\n" % (len(frame), frame) for frame in _frames(item)]
+    chunks = [b"%x\r\n%b\r\n" % (len(frame), frame) for frame in frames]
     return head + b"".join(chunks[:2]), b"".join([*chunks[2:], b"0\r\n\r\n"])
 
 
@@ -114,6 +124,16 @@ def answer(body: bytes) -> bytes | tuple[bytes, bytes]:
     return b"".join(STREAM) if names else STREAM
 
 
+def message(body: bytes) -> bytes | tuple[bytes, bytes]:
+    """As `answer`, for `/v1/messages`."""
+    asked = json.loads(body)
+    whole, frames = message_model.answer(asked)
+    if not asked.get("stream"):
+        return _json(whole)
+    parts = _streamed(frames)
+    return b"".join(parts) if asked.get("tools") else parts
+
+
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while True:
@@ -125,7 +145,9 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             ]
             if not lengths:
                 break  # LiteLLM looks whether somebody is there
-            said = answer(await reader.readexactly(lengths[0]))
+            body = await reader.readexactly(lengths[0])
+            messages = head.split(b" ", 2)[1].startswith(b"/v1/messages")
+            said = message(body) if messages else answer(body)
             if isinstance(said, tuple):
                 writer.write(said[0])
                 await asyncio.sleep(PAUSE)

@@ -30,6 +30,10 @@ _OURS = """
 [models.m]
 base_url = "{url}"
 
+[models.claude]
+base_url = "{url}"
+api = "anthropic"
+
 [openai]
 rounds = 5
 

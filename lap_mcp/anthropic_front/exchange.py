@@ -24,6 +24,8 @@ from .tools import Plan
 from .usage import added, at_the_end
 from .wire import BASH, EDITOR, PYTHON, STATUS_OF, error_of, shown_id
 
+_CALLED: Final = ("tool_use", "end_turn")
+"""How a round ends whose calls are whole; some servers know the second only."""
 _ARGUMENT: Final = {PYTHON: "code", BASH: "command", EDITOR: "command"}
 
 
@@ -129,8 +131,8 @@ class MessageExchange:
         start = dict(mapping(event.get("content_block")))
         name = start.get("name") if start.get("type") == "tool_use" else None
         ours = name if isinstance(name, str) and name in self._plan.names else ""
-        whole = start.get("input") if ours else None
-        if whole:
+        whole = _written(start.get("input")) if ours else ""
+        if ours:
             start["input"] = {}
         block = Block(start, self._next_index, ours)
         self._blocks[event.get("index")] = block
@@ -138,7 +140,7 @@ class MessageExchange:
         shown = _as_server_tool(block.whole) if ours else dict(start)
         steps: list[Step] = [Send({**event, "index": block.index, "content_block": shown})]
         if whole:
-            from_whole = {"type": "input_json_delta", "partial_json": json.dumps(whole)}
+            from_whole = {"type": "input_json_delta", "partial_json": whole}
             steps += self._block_event({**_delta_of(event), "delta": from_whole})
         return steps
 
@@ -167,7 +169,7 @@ class MessageExchange:
         steps = self._unfinished()
         said = [_kept(block) for block in self._blocks.values()]
         self._history.append({"role": "assistant", "content": [each for each in said if each]})
-        if mapping(self._last.get("delta")).get("stop_reason") == "tool_use":
+        if mapping(self._last.get("delta")).get("stop_reason") in _CALLED:
             self._calls.extend(block for block in self._blocks.values() if block.name)
         return [*steps, *self._run_next()]
 
@@ -230,6 +232,14 @@ class MessageExchange:
             Send({"type": "error", **error}),
             Finish({"error": error.get("error"), "status": status}),
         ]
+
+
+def _written(given: Any) -> str:
+    """What an upstream that does not stream a call's input gives with its beginning, as the model
+    wrote it."""
+    if isinstance(given, str):
+        return given
+    return json.dumps(given) if isinstance(given, dict) and given else ""
 
 
 def _said(usage: Json) -> Json:

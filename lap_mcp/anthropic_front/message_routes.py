@@ -99,7 +99,7 @@ class Answering:
         uploads = [id_ for id_ in file_ids(body["messages"])[0] if id_ in files]
         running = await self._running()
         for id_ in uploads:
-            await running.add(id_, files[id_])
+            files = {**files, id_: await running.add(id_, files[id_])}
         known = bool(uploads) or self.plan.container_id is not None
         images = target.table.images
         exchange = MessageExchange(

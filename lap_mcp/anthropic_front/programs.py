@@ -50,8 +50,9 @@ def main(asked, folder, most):
         with open(path, newline="", encoding="utf-8") as file:
             return file.read()
     def keep(path, text):
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            file.write(text)
+        data = text.encode()  # before anything of the old file is lost
+        with open(path, "wb") as file:
+            file.write(data)
     def tree(path):
         found = []
         for base, folders, files in os.walk(path):

@@ -42,10 +42,12 @@ class Running:
         self._container = container
         self._timeout = timeout
 
-    async def add(self, file_id: str, file: Upload) -> None:
-        await self._containers.add_file(
+    async def add(self, file_id: str, file: Upload) -> Upload:
+        """The file under the name that it has there."""
+        found = await self._containers.add_file(
             self._principal, self._container.id, file.name, file.data, upload_id=file_id
         )
+        return Upload(found.path, file.data)
 
     async def shown(self) -> Json:
         """As answers name it."""

@@ -65,22 +65,28 @@ class Known:
     """This process has put its files into a sandbox …"""
     pending: set[str] = field(default_factory=set)
     """… but for these."""
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    deleted: bool = False
+    """Whoever waits for `lock` waits for something that is gone."""
+    # Free nearly always: then taking it costs no turn of the loop.
+    lock: anyio.Lock = field(default_factory=lambda: anyio.Lock(fast_acquire=True))
 
 
 def scope_of(container_id: str) -> str:
     return f"container/{container_id}"
 
 
-def alias_of(file: FrontFile) -> str:
+def alias_of(file: FrontFile) -> str | None:
+    """The name that the vendor gives an upload; `None`: it has none beside its own."""
+    if not file.upload_id or file.path.startswith(f"{file.upload_id}-"):
+        return None
     return f"{file.upload_id}-{posixpath.basename(file.path)}"
 
 
 def paths_of(files: Mapping[str, FrontFile]) -> dict[str, str]:
     found = {path: file.id for path, file in files.items()}
     for file in files.values():
-        if file.upload_id:
-            found.setdefault(alias_of(file), file.id)
+        if alias := alias_of(file):
+            found.setdefault(alias, file.id)
     return found
 
 

@@ -108,10 +108,12 @@ class Containers:
     async def delete(self, principal: Principal, container_id: str) -> None:
         known = await self._find(principal, container_id)
         async with known.lock:
+            _require(known)
             await self._boxes.release(scope_of(container_id))
             await self._database.write(
                 lambda connection: front.delete_container(connection, principal.id, container_id)
             )
+            known.deleted = True
             self._known.pop(container_id, None)
 
     # Files -------------------------------------------------------------------------------------
@@ -151,11 +153,20 @@ class Containers:
         *,
         upload_id: str | None = None,
     ) -> FrontFile:
-        """Put a file of the user into `/mnt/data`.  The same upload twice is one file."""
+        """Put a file of the user into `/mnt/data`.  The same upload twice is one file; another
+        upload of a name that is taken gets the name that the vendor gives it, `ID-NAME`."""
         known = await self._find(principal, container_id)
         path = safe_file_name(name)
         async with known.lock:
+            _require(known)
             before = known.files.get(path)
+            if (
+                before is not None
+                and before.upload_id
+                and upload_id not in (None, before.upload_id)
+            ):
+                path = safe_file_name(f"{upload_id}-{name}")
+                before = known.files.get(path)
             if before is not None and upload_id is not None and before.upload_id == upload_id:
                 return before
             await self._stored(known)
@@ -170,6 +181,7 @@ class Containers:
         file = await self.file(principal, container_id, file_id)
         known = await self._find(principal, container_id)
         async with known.lock:
+            _require(known)
             await self._database.write(lambda connection: front.delete_file(connection, file.id))
             known.files.pop(file.path, None)
             known.pending.discard(file.path)
@@ -197,6 +209,7 @@ class Containers:
         """
         known = await self._find(principal, container_id)
         async with known.lock:
+            _require(known)
             await self._stored(known)
             box, fresh = await self._box(principal, known)
             run = await self._boxes.run(
@@ -237,7 +250,7 @@ class Containers:
 
     async def _alias(self, principal: Principal, box: str, files: Sequence[FrontFile]) -> None:
         """The name that the vendor gives an upload, `ID-NAME`, as a link to the plain one."""
-        links = {alias_of(file): file.path for file in files if file.upload_id}
+        links = {alias: file.path for file in files if (alias := alias_of(file))}
         if links:
             await self._boxes.run(principal, link_code(links), sandbox_id=box, timeout=10.0)
 
@@ -250,7 +263,7 @@ class Containers:
         listed = {
             file.path: file for file in await self._boxes.files(principal, box, limit=MAX_FILES)
         }
-        aliases = {alias_of(file) for file in known.files.values() if file.upload_id}
+        aliases = {alias_of(file) for file in known.files.values()}
         touched = {file.path for file in changed} | (listed.keys() - known.files.keys())
         for path in sorted(touched & listed.keys() - aliases):
             if listed[path].size <= MAX_KEPT:
@@ -323,7 +336,7 @@ class Containers:
         if known is None:
             known = await self._read(principal, container_id)
         if known is None or known.container.principal != principal.id:
-            raise NotFound(f"Container with id '{container_id[:100]}' not found.")
+            raise _no_container(container_id)
         return known
 
     async def _read(self, principal: Principal, container_id: str) -> Known | None:
@@ -362,3 +375,13 @@ class Containers:
             for id_, known in list(self._known.items()):
                 if now - known.container.used_at > 3600 and not known.lock.locked():
                     del self._known[id_]
+
+
+def _no_container(container_id: str) -> NotFound:
+    return NotFound(f"Container with id '{container_id[:100]}' not found.")
+
+
+def _require(known: Known) -> None:
+    """Raises: NotFound, where it was deleted while somebody waited for it."""
+    if known.deleted:
+        raise _no_container(known.container.id)

@@ -3,8 +3,9 @@
 The general client (`lap_runtimes.http`) costs more than everything else that a passed-on request
 costs here, and looks at each of its free connections for every request, so that 64 clients wait
 for it.  This one is a protocol of asyncio, as the server below us (uvicorn) is: bytes go from the
-socket into h11 and on.  The only file of ours that imports h11.  No redirects, cookies, proxies or
-decompression: who needs a proxy gets the general client (`upstream.py`).
+socket into h11 and on, but for a body in chunks (`chunks.py`).  The only file of ours that imports
+h11.  No redirects, cookies, proxies or decompression: who needs a proxy gets the general client
+(`upstream.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import anyio.to_thread
 import h11
 from lap_runtimes.errors import ProtocolError, Unavailable
 
+from .chunks import BadChunk, Chunks
+
 Pairs = Sequence[tuple[bytes, bytes]]
 
 _HIGH: Final = 256 * 1024
@@ -34,7 +37,7 @@ class _Connection(asyncio.Protocol):
     sent into one that is dead already."""
 
     def __init__(self) -> None:
-        self.h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
+        self.h11 = _fresh()
         self.lost = False
         self.idle = False
         """Nothing was asked: whatever comes now is nobody's answer."""
@@ -44,6 +47,12 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._kept: h11.Event | type[h11.PAUSED] | None = None
         """What came behind the last piece of a body."""
+        self._chunks: Chunks | None = None
+        """The body is in chunks, and no business of h11's."""
+        self._came: list[bytes] = []
+        """Of that body, what nobody has read."""
+        self._stays = False
+        """Its answer lets the connection be used again."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -55,7 +64,10 @@ class _Connection(asyncio.Protocol):
             self.close()
             return
         self._buffered += len(data)
-        self.h11.receive_data(data)
+        if self._chunks is not None:
+            self._came.append(data)
+        else:
+            self.h11.receive_data(data)
         if self._buffered > _HIGH and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -66,7 +78,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        if self.h11.their_state is not h11.ERROR:
+        if self._chunks is None and self.h11.their_state is not h11.ERROR:
             self.h11.receive_data(b"")
         self._wake()
 
@@ -97,16 +109,52 @@ class _Connection(asyncio.Protocol):
                 assert not isinstance(event, type) or event is h11.PAUSED
                 return event
             self._buffered = 0
-            self._resume()
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            # A timer of the loop costs a fiftieth of a cancel scope, and this is waited for often.
-            timer = loop.call_later(silence, self._silent)
+            await self._more(silence)
+
+    async def _more(self, silence: float) -> None:
+        """Wait until something comes."""
+        self._resume()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        # A timer of the loop costs a fiftieth of a cancel scope, and this is waited for often.
+        timer = loop.call_later(silence, self._silent)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def begun(self, head: h11.Response, method: str) -> None:
+        """The head of an answer is read: whose business its body is.  h11 has refused every
+        encoding but chunks."""
+        encoded = any(name == b"transfer-encoding" for name, _ in head.headers)
+        if not encoded or method == "HEAD" or head.status_code in (204, 304):
+            return
+        self._chunks = Chunks()
+        self._came.append(self.h11.trailing_data[0])
+        closing = (n == b"connection" and b"close" in v.lower() for n, v in head.headers)
+        self._stays = head.http_version == b"1.1" and not any(closing)
+
+    async def _chunked(
+        self, chunks: Chunks, silence: float
+    ) -> bytes | type[h11.EndOfMessage] | None:
+        while not chunks.over:
+            data = b"".join(self._came)
+            self._came.clear()
+            self._taken(len(data))
             try:
-                await self._waiter
-            finally:
-                timer.cancel()
-                self._waiter = None
+                found = chunks.feed(data)
+            except BadChunk as error:
+                self.lost = True
+                raise h11.RemoteProtocolError(str(error)) from error
+            if found:
+                return found
+            if chunks.over:
+                break
+            if self.lost:
+                return None
+            await self._more(silence)
+        return h11.EndOfMessage
 
     async def data(self, silence: float) -> bytes | type[h11.EndOfMessage] | None:
         """What has come of a body, in one piece: a stream's events are mostly there several at
@@ -114,6 +162,8 @@ class _Connection(asyncio.Protocol):
 
         Raises: as `event`.
         """
+        if self._chunks is not None:
+            return await self._chunked(self._chunks, silence)
         if (event := self._kept) is None:
             event = await self.event(silence)
         self._kept = None
@@ -144,6 +194,11 @@ class _Connection(asyncio.Protocol):
         """Whether another request can go over it."""
         if self.lost or self.h11.our_state is not h11.DONE:
             return False
+        if self._chunks is not None:
+            over, self._chunks = self._over(self._chunks), None
+            self.h11 = _fresh()
+            self.idle = over and self._stays
+            return self.idle
         if self.h11.their_state is not h11.DONE or self.h11.trailing_data[0]:
             return False
         self._kept = None
@@ -151,9 +206,23 @@ class _Connection(asyncio.Protocol):
         self.idle = True
         return True
 
+    def _over(self, chunks: Chunks) -> bool:
+        """Whether the body has ended, and nothing came behind it."""
+        if not chunks.over and self._came:
+            with suppress(BadChunk):
+                # Its end came with the last piece that somebody wanted.
+                if chunks.feed(b"".join(self._came)):
+                    return False
+            self._came.clear()
+        return chunks.over and not chunks.rest and not self._came
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+
+def _fresh() -> h11.Connection:
+    return h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
 
 class DirectReply:
@@ -222,6 +291,7 @@ class Connections:
         try:
             self._send(connection, method, target, headers, content)
             head = await self._head(connection)
+            connection.begun(head, method)
             if 300 <= head.status_code < 400:
                 raise ProtocolError(f"{self.where} redirects; put the final address in base_url")
             return DirectReply(self, connection, head)

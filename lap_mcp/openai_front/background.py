@@ -187,7 +187,7 @@ class Background:
                 "Ask for it without stream."
             )
         after = request.query_params.get("starting_after")
-        if after is not None and not after.isdecimal():
+        if after is not None and not (after.isdecimal() and len(after) < 20):
             raise bad("starting_after has to be a sequence number.", "starting_after")
         first = 0 if after is None else int(after) + 1
         return EventStream(lambda stream: _follow(work, stream, first), named_event)

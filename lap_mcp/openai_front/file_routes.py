@@ -86,7 +86,7 @@ def _lifetime(fields: dict[str, str]) -> float | None:
             'expires_after has to be {"anchor": "created_at", "seconds": …}.', "expires_after"
         )
     least, most = _LIFETIME
-    if not least <= int(seconds) <= most:
+    if not least <= int(seconds[:12]) <= most:
         raise bad(f"expires_after.seconds goes from {least} to {most}.", "expires_after.seconds")
     return float(seconds)
 

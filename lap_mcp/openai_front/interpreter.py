@@ -57,11 +57,16 @@ class Interpreter:
     async def files(self) -> Mapping[str, str]:
         return await self._containers.paths(self._principal, self.container_id)
 
-    async def add(self, files: Iterable[GivenFile]) -> None:
+    async def add(self, files: Iterable[GivenFile]) -> Mapping[str, str]:
+        """Id to path below `/mnt/data`, of uploads whose name was taken by another one."""
+        moved: dict[str, str] = {}
         for file in files:
-            await self._containers.add_file(
+            found = await self._containers.add_file(
                 self._principal, self.container_id, file.name, file.data, upload_id=file.upload_id
             )
+            if file.upload_id is not None and found.path != file.name:
+                moved[file.upload_id] = found.path
+        return moved
 
     async def run(self, source: str, live: Live) -> CodeResult:
         self.used = True

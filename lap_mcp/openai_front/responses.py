@@ -132,13 +132,16 @@ class Responding:
         """Find the container and the conversation.  Raises: ApiError."""
         request, plan = self._request, self._request.plan
         rewriting = Rewriting(plan.name, request.calls, request.uploads)
-        given = [*(request.previous.history if request.previous else ())]
-        given += rewriting.items(plan.body.get("input"))
+        given = rewriting.items(plan.body.get("input"))
         if plan.tool is not None:
             self._interpreter = await interpreter_for(
                 self._front, request.principal, plan.container, self._settings, self._earlier()
             )
-            await self._interpreter.add(rewriting.placed)
+            moved = await self._interpreter.add(rewriting.placed)
+            if moved:
+                given = rewriting.renamed(moved).items(plan.body.get("input"))
+        earlier = request.previous.history if request.previous else ()
+        given = [*earlier, *given]
         self._exchange = Exchange(await self._setting(given))
 
     def _earlier(self) -> list[str]:

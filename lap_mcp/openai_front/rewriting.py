@@ -11,7 +11,7 @@ import base64
 import binascii
 import mimetypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from .tool import NAMES
@@ -39,6 +39,13 @@ class Rewriting:
     uploads: Mapping[str, GivenFile]
     placed: list[GivenFile] = field(default_factory=list)
     """Files for the container."""
+
+    def renamed(self, paths: Mapping[str, str]) -> Rewriting:
+        """The same, where these uploads are found under other names."""
+        uploads = {
+            id_: replace(file, name=paths.get(id_, file.name)) for id_, file in self.uploads.items()
+        }
+        return Rewriting(self.name, self.calls, uploads)
 
     def items(self, given: Any) -> list[Any]:
         if isinstance(given, str):

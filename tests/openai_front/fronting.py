@@ -124,11 +124,13 @@ async def fronted(
     tables: Callable[[str], Mapping[str, Mapping[str, Any]]] | None = None,
     clock: Any = None,
     launcher: Any = None,
+    store: Path | str | None = None,
 ) -> AsyncIterator[Fronted]:
-    """`table`: more keys of the model's table; `tables`: from the model's address to all tables."""
+    """`table`: more keys of the model's table; `tables`: from the model's address to all tables;
+    `store`: another database than a new file."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(playing(model))
-        database = await open_database(folder / "lap.db")
+        database = await open_database(store or folder / "lap.db")
         stack.push_async_callback(database.aclose)
         launcher = launcher or ScriptedLauncher(script)
         kept = BlobStore(folder / "blobs" / "sandboxes")

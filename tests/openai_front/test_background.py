@@ -9,9 +9,12 @@ import anyio
 import openai
 import pytest
 
+from tests.control.conftest import where
 from tests.openai_front.fronting import BOB_KEY, TOOL, Fronted, fronted
 from tests.openai_front.model import Code, Model, Say, Status
 from tests.waiting import eventually_async
+
+__all__ = ["where"]
 
 pytestmark = pytest.mark.anyio
 
@@ -32,8 +35,10 @@ async def ended(f: Fronted, id_: str) -> Any:
 
 
 @pytest.mark.parametrize("api", ["responses", "chat"])
-async def test_a_background_response_goes_on_without_its_client(tmp_path: Path, api: str) -> None:
-    async with fronted(Model([Code("say 1")], [Say("done")]), tmp_path, api=api) as f:
+async def test_a_background_response_goes_on_without_its_client(
+    tmp_path: Path, where: Path | str, api: str
+) -> None:
+    async with fronted(Model([Code("say 1")], [Say("done")]), tmp_path, api=api, store=where) as f:
         first = await begin(f)
         assert first.status == "queued"
         assert first.background is True
@@ -45,8 +50,10 @@ async def test_a_background_response_goes_on_without_its_client(tmp_path: Path, 
     assert "background" not in f.model.asked[0]
 
 
-async def test_a_background_stream_can_be_left_and_followed_again(tmp_path: Path) -> None:
-    async with fronted(Model([Code("forever")], [Say("never")]), tmp_path) as f:
+async def test_a_background_stream_can_be_left_and_followed_again(
+    tmp_path: Path, where: Path | str
+) -> None:
+    async with fronted(Model([Code("forever")], [Say("never")]), tmp_path, store=where) as f:
         seen = []
         async with await begin(f, stream=True) as stream:
             async for event in stream:
@@ -74,10 +81,13 @@ async def test_a_background_stream_can_be_left_and_followed_again(tmp_path: Path
         assert f.launcher.sandboxes[0].interrupts == 1
 
 
-async def test_a_deleted_background_response_ends_and_stays_deleted(tmp_path: Path) -> None:
+async def test_a_deleted_background_response_ends_and_stays_deleted(
+    tmp_path: Path, where: Path | str
+) -> None:
     async with fronted(
         Model([Code("forever")]),
         tmp_path,
+        store=where,
         tables=lambda url: {"gpt-test": {"base_url": url}, "other": {"base_url": url}},
     ) as f:
         id_ = (await begin(f)).id
@@ -89,18 +99,22 @@ async def test_a_deleted_background_response_ends_and_stays_deleted(tmp_path: Pa
             await f.client().responses.retrieve(id_)
 
 
-async def test_what_fails_in_the_background_is_found_by_its_id(tmp_path: Path) -> None:
-    async with fronted(Model(Status(500)), tmp_path) as f:
+async def test_what_fails_in_the_background_is_found_by_its_id(
+    tmp_path: Path, where: Path | str
+) -> None:
+    async with fronted(Model(Status(500)), tmp_path, store=where) as f:
         found = await ended(f, (await begin(f)).id)
     assert found.status == "failed"
     assert "500" in found.error.message
 
 
-async def test_a_server_that_ends_says_so_in_what_still_ran(tmp_path: Path) -> None:
-    async with fronted(Model([Code("forever")]), tmp_path) as f:
+async def test_a_server_that_ends_says_so_in_what_still_ran(
+    tmp_path: Path, where: Path | str
+) -> None:
+    async with fronted(Model([Code("forever")]), tmp_path, store=where) as f:
         id_ = (await begin(f)).id
         await eventually_async(lambda: f.launcher.sandboxes and f.launcher.sandboxes[0].running)
-    async with fronted(Model(), tmp_path) as f:
+    async with fronted(Model(), tmp_path, store=where) as f:
         found = await f.client().responses.retrieve(id_)
     assert found.status == "failed"
     assert found.error is not None

@@ -1,5 +1,5 @@
 """Background responses whose process is gone: SIGKILL of the real server, and a process that
-others have given up."""
+others have given up; on both databases."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ import anyio.to_thread
 import pytest
 from openai import AsyncOpenAI
 
+from tests.control.conftest import where
 from tests.openai_front.fronting import TOOL, UPSTREAM_KEY, Clock, fronted
 from tests.openai_front.model import Code, Hang, Model, Say, playing
 from tests.processes import Processes
 from tests.waiting import eventually_async
+
+__all__ = ["where"]
 
 pytestmark = pytest.mark.anyio
 
@@ -29,13 +32,18 @@ KEY = "serve.key"
 
 @asynccontextmanager
 async def client_of(
-    started: Processes, folder: Path, model: Model
+    started: Processes, folder: Path, model: Model, store: Path | str
 ) -> AsyncIterator[tuple[Any, AsyncOpenAI]]:
     """A server of its own on the home that all share."""
     config = folder / "lap.toml"
-    config.write_text(f'[models.m]\nbase_url = "{model.url}"\napi_key = "env:UPSTREAM"\n')
+    url = str(store).replace("+asyncpg", "") if isinstance(store, str) else f"sqlite:///{store}"
+    config.write_text(
+        f'[models.m]\nbase_url = "{model.url}"\napi_key = "env:UPSTREAM"\n'
+        '[store]\nurl = "env:STORE"\n'
+    )
     config.chmod(0o600)
-    environ = {"LAP_HOME": str(folder / "home"), "UPSTREAM": UPSTREAM_KEY, "PATH": "/usr/bin:/bin"}
+    environ = {"LAP_HOME": str(folder / "home"), "UPSTREAM": UPSTREAM_KEY, "STORE": url}
+    environ["PATH"] = "/usr/bin:/bin"
     command = [LAP_MCP, "--config", config, "serve", "--port", "0"]
     server = started.start(command, env=environ, stdout=subprocess.PIPE, cwd=folder)
     assert server.stdout is not None
@@ -47,14 +55,14 @@ async def client_of(
 
 
 async def test_a_killed_server_leaves_no_response_in_progress_for_ever(
-    tmp_path: Path, started: Processes
+    tmp_path: Path, started: Processes, where: Path | str
 ) -> None:
     """Neither for a process that runs meanwhile, nor for the one that comes after."""
     model = Model([Say("half"), Hang()], endless=True)
     request: Any = {"model": "m", "input": "go", "tools": [TOOL], "background": True}
     async with playing(model):
-        async with client_of(started, tmp_path, model) as (_, other):
-            async with client_of(started, tmp_path, model) as (server, client):
+        async with client_of(started, tmp_path, model, where) as (_, other):
+            async with client_of(started, tmp_path, model, where) as (server, client):
                 first = await client.responses.create(**request)
                 second = await client.responses.create(**request)
                 await eventually_async(lambda: model.open == 2, within=30)
@@ -66,19 +74,19 @@ async def test_a_killed_server_leaves_no_response_in_progress_for_ever(
             assert found.status == "failed"
             assert found.error is not None
             assert "ended while it ran" in found.error.message
-        async with client_of(started, tmp_path, model) as (_, later):
+        async with client_of(started, tmp_path, model, where) as (_, later):
             assert (await later.responses.retrieve(first.id)).status == "failed"
             assert (await later.responses.retrieve(second.id)).status == "failed"
 
 
 async def test_another_process_cancels_what_this_one_runs(
-    tmp_path: Path, started: Processes
+    tmp_path: Path, started: Processes, where: Path | str
 ) -> None:
     model = Model([Say("half"), Hang()])
     async with (
         playing(model),
-        client_of(started, tmp_path, model) as (_, other),
-        client_of(started, tmp_path, model) as (_, client),
+        client_of(started, tmp_path, model, where) as (_, other),
+        client_of(started, tmp_path, model, where) as (_, client),
     ):
         first = await client.responses.create(
             model="m",
@@ -92,10 +100,12 @@ async def test_another_process_cancels_what_this_one_runs(
         assert (await client.responses.retrieve(first.id)).status == "cancelled"
 
 
-async def test_a_process_that_was_given_up_stops_and_does_not_speak_again(tmp_path: Path) -> None:
+async def test_a_process_that_was_given_up_stops_and_does_not_speak_again(
+    tmp_path: Path, where: Path | str
+) -> None:
     """It was silent for longer than it may be: whoever asked found the response failed."""
     clock = Clock()
-    async with fronted(Model([Code("forever")]), tmp_path, clock=clock) as f:
+    async with fronted(Model([Code("forever")]), tmp_path, clock=clock, store=where) as f:
         responses = f.client().responses
         begun = await responses.create(
             model="gpt-test",
