@@ -121,7 +121,9 @@ def test_an_agent_is_called_continued_and_shown(user: User) -> None:
     events = json.loads(user.ok("sessions", "show", session, "--json"))["events"]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     followed = user.ok("sessions", "follow", session, "--once", "--json").splitlines()
-    assert json.loads(followed[0])["type"] == "user.message"
+    assert [json.loads(line)["seq"] for line in followed] == [event["seq"] for event in events]
+    last = str(len(events))
+    assert user.ok("sessions", "follow", session, "--once", "--json", "--after", last) == ""
     listed = json.loads(user.ok("sessions", "list", "--json", "--agent", "example_agent"))
     assert [entry["id"] for entry in listed] == [session]
 
