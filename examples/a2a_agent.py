@@ -259,7 +259,11 @@ def main() -> None:
         parser.error(f"{options.token_env} does not hold a token")
     if options.with_stdin:
         end_with_stdin()
-    with socket.create_server(("127.0.0.1", options.port)) as listener:
+    try:
+        listening = socket.create_server(("127.0.0.1", options.port))
+    except OSError as error:
+        parser.error(f"nothing can listen on port {options.port}: {error.strerror}; give --port")
+    with listening as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         served = card(url, name=options.name, streaming=not options.no_streaming)

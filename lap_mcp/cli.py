@@ -5,8 +5,10 @@ start and wait for: that path imports nothing of the command line's libraries.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from lap_mcp.commands.options import StdioOptions, stdio_options
+if TYPE_CHECKING:
+    from lap_mcp.commands.options import StdioOptions
 
 STDIO_HELP = """\
 LAP MCP is an MCP server: it offers your registered agents, and Python in a sandbox, to a client
@@ -22,12 +24,20 @@ stdin and stdout.  This is a terminal, so there is no client here.
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
+    try:
+        run(sys.argv[1:])
+    except KeyboardInterrupt:  # also while libraries are imported, which takes a while
+        sys.exit(130)
+
+
+def run(arguments: list[str]) -> None:
+    from lap_mcp.commands.options import stdio_options
+
     options = stdio_options(arguments)
     if options is None:
-        from lap_mcp.commands.main import run
+        from lap_mcp.commands.main import run as run_command
 
-        run(arguments)
+        run_command(arguments)
     elif sys.stdin is None or sys.stdout is None:
         sys.exit("lap-mcp: stdin or stdout is closed, and a client talks to the server over both.")
     elif sys.stdin.isatty():

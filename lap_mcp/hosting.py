@@ -6,12 +6,13 @@ tasks of requests come and go.
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -210,7 +211,10 @@ async def serve_http(
         return open_services(program, config, server=True, shared=True)
 
     await _validate(program, config)
-    async with owned(opened) as owner:
+    sock, here = _listen(config)  # before what takes long: the port may be taken
+    async with AsyncExitStack() as stack:
+        stack.callback(sock.close)
+        owner = await stack.enter_async_context(owned(opened))
         services = await owner.services()
 
         async def ready() -> str:
@@ -224,11 +228,12 @@ async def serve_http(
 
         options = HttpOptions(
             authenticate=_callers(config, key, services),
-            allowed_hosts=(*LOOPBACK, *config.server.allowed_hosts),
-            allowed_origins=config.server.allowed_origins,
+            allowed_hosts=_hosts(config),
+            allowed_origins=tuple(
+                origin.lower().rstrip("/") for origin in config.server.allowed_origins
+            ),
             ready=ready,
         )
-        sock, here = _listen(config)
         links = await anyio.to_thread.run_sync(_signed_links, config, here)
         face = Face(owner.services, face_options(config, program, http=True, link=links.link))
         fronts = _fronts(owner.services, config)
@@ -280,21 +285,54 @@ def _both(
     return running
 
 
+def _hosts(config: Config) -> tuple[str, ...]:
+    """The names that are served.  The address itself is one of them: if others reach it, the
+    operator had to list names, and has none to spare."""
+    host = _in_brackets(config.server.host)
+    own = () if _is_any(host) else (host,)
+    return (*LOOPBACK, *own, *(name.lower() for name in config.server.allowed_hosts))
+
+
+def _in_brackets(host: str) -> str:
+    """As it stands in an address."""
+    bare = host.strip("[]").lower()
+    return f"[{bare}]" if ":" in bare else bare
+
+
+def _is_any(host: str) -> bool:
+    """Whether this stands for every address of the machine, and is the name of none."""
+    return host in ("0.0.0.0", "[::]")
+
+
 def _listen(config: Config) -> tuple[socket.socket, str]:
-    """A socket that listens, and its address.  Raises: Unavailable."""
+    """A socket that listens, and where clients reach it.  Raises: Unavailable."""
     from lap_mcp.web import listen
 
-    host, port = config.server.host, config.server.port
+    server, host = config.server, _in_brackets(config.server.host)
     try:
-        sock = listen(host, port)
+        sock = listen(host, server.port)
     except OSError as exc:
         words = (exc.strerror or str(exc)).lower()
         raise Unavailable(
-            f"Nothing can listen on {host} port {port}: {words}.",
-            remedy="Stop what listens there, or give another --port.",
+            f"Nothing can listen on {server.host} port {server.port}: {words}.",
+            remedy=_LISTEN_REMEDIES.get(exc.errno or 0, "Give another --host or --port."),
         ) from exc
-    shown = f"[{host}]" if ":" in host else host
-    return sock, f"http://{shown}:{sock.getsockname()[1]}"
+    if server.public_url:
+        return sock, server.public_url.rstrip("/")
+    if _is_any(host) and server.allowed_hosts:
+        host = server.allowed_hosts[0]
+        if ":" in host.rpartition("]")[2]:  # with its own port
+            return sock, f"http://{host}"
+    return sock, f"http://{host}:{sock.getsockname()[1]}"
+
+
+_LISTEN_REMEDIES = {
+    errno.EADDRINUSE: "Stop what listens there, or give another --port.",
+    errno.EACCES: "Give a --port from 1024 up.",
+    errno.EADDRNOTAVAIL: "Give a --host that is an address of this machine.",
+    socket.EAI_NONAME: "Give a --host that is an address of this machine.",
+}
+"""By the number of the error."""
 
 
 def _signed_links(config: Config, here: str) -> SignedLinks:
@@ -303,5 +341,4 @@ def _signed_links(config: Config, here: str) -> SignedLinks:
     from lap_mcp.control.signed_links import SignedLinks, link_key
     from lap_mcp.sandbox_parts import sandbox_blobs
 
-    base = (config.server.public_url or here).rstrip("/")
-    return SignedLinks(sandbox_blobs(config.home), link_key(config.home), base, SystemClock())
+    return SignedLinks(sandbox_blobs(config.home), link_key(config.home), here, SystemClock())

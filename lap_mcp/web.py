@@ -6,10 +6,17 @@ Who may come in is in `gate.py`.  Routes of other faces are given to `build_app`
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Final
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from typing import Any, Final
 
 import anyio
 import uvicorn
@@ -135,18 +142,40 @@ class Impatient(H11Protocol):
             self.transport.close()
 
 
+class _Server(uvicorn.Server):
+    def __init__(
+        self, config: uvicorn.Config, drain: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Without raising them again at the end, which would end the process before what was
+        opened around this is closed."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        ending = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in ending}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._drain)
+            await super().shutdown(sockets)
+
+
 async def serve(
     http: HttpFace, sockets: Sequence[socket.socket], *, app: ASGIApp | None = None
 ) -> None:
     """Serve on sockets that listen already, until SIGTERM or SIGINT; then end in order.
 
     A caller that is cancelled ends it too.  `app`: served instead of `http.app`, around it."""
-
-    class Server(uvicorn.Server):
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            async with anyio.create_task_group() as group:
-                group.start_soon(http.drain)
-                await super().shutdown(sockets)
 
     config = uvicorn.Config(
         app or http.app,
@@ -158,7 +187,7 @@ async def serve(
         lifespan="on",
         timeout_graceful_shutdown=int(_DRAIN) + 5,
     )
-    server = Server(config)
+    server = _Server(config, http.drain)
 
     async def end_with_caller() -> None:
         try:

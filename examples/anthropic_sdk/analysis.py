@@ -53,7 +53,8 @@ def main(model: str, csv: Path) -> None:
 
 def save(client: Anthropic, file_id: str) -> None:
     """A file that code wrote, or a figure that it showed."""
-    name = client.beta.files.retrieve_metadata(file_id).filename
+    # Its last part only: the code in the sandbox chose it.
+    name = Path(client.beta.files.retrieve_metadata(file_id).filename).name
     client.beta.files.download(file_id).write_to_file(name)
     print(f"saved {name}")
 

@@ -47,8 +47,9 @@ def save(client: OpenAI, note: Any) -> None:
     if note.type != "container_file_citation":
         return
     content = client.containers.files.content.retrieve(note.file_id, container_id=note.container_id)
-    Path(note.filename).write_bytes(content.read())
-    print(f"saved {note.filename}")
+    name = Path(note.filename).name  # the code in the sandbox chose it
+    Path(name).write_bytes(content.read())
+    print(f"saved {name}")
 
 
 if __name__ == "__main__":

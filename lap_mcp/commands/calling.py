@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,22 @@ class Shown:
         put_text(text[len(before) :] if text.startswith(before) else f"\n{text}")
 
 
-async def follow(events: AsyncIterator[Followed], *, as_json: bool, once: bool) -> None:
-    """Show events until the stream ends, or, with `once`, until the session is idle."""
+@dataclass(frozen=True, slots=True)
+class Until:
+    """When to stop following: the session rests, now or from its next turn's end on."""
+
+    seq: int
+    """The last event when following began: what comes before it has been over for long."""
+    resting: bool
+    """Whether it rested then."""
+
+    def reached(self, seq: int, kind: str = "") -> bool:
+        at_rest = kind in ("session.status_idle", "session.status_terminated")
+        return seq >= self.seq and (self.resting or at_rest)
+
+
+async def follow(events: AsyncIterator[Followed], *, as_json: bool, until: Until | None) -> None:
+    """Show events until the stream ends, or is where it is to stop."""
     screen = Shown()
     async for event in events:
         if as_json:
@@ -146,8 +161,7 @@ async def follow(events: AsyncIterator[Followed], *, as_json: bool, once: bool) 
                 put(json.dumps(event_json(event), ensure_ascii=False))
         else:
             screen.show(event)
-        resting = ("session.status_idle", "session.status_terminated")
-        if once and isinstance(event, StoredEvent) and event.type in resting:
+        if until and isinstance(event, StoredEvent) and until.reached(event.seq, event.type):
             return
 
 

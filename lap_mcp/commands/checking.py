@@ -41,6 +41,7 @@ from .console import (
     put_json,
     put_text,
     run,
+    runtime_remedy,
 )
 
 PROMPT = "This is a test of the connection. Answer with one short sentence; change nothing."
@@ -238,10 +239,9 @@ async def _listed(agent: Agent, runtime: Runtime) -> Stage:
 
 
 def _unreached(error: Exception) -> Stage:
-    if isinstance(error, RuntimeFailure):
-        return Stage(name="reach", state="failed", words=error.message, code=UNAVAILABLE)
-    words = f"no answer within {REACH_SECONDS:.0f} s"
-    remedy = "Is it running?"
+    known = error if isinstance(error, RuntimeFailure) else None
+    words = known.message if known else f"no answer within {REACH_SECONDS:.0f} s"
+    remedy = runtime_remedy(known)
     return Stage(name="reach", state="failed", words=words, remedy=remedy, code=UNAVAILABLE)
 
 

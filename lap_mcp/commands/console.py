@@ -38,6 +38,11 @@ EXIT_CODES = (
     "4 something needed is not available · 130 interrupted."
 )
 
+_RUNTIME_REMEDIES = {
+    "unreachable": "Is it running, and is its address in lap.toml right?",
+    "auth": "Is its secret right, and still valid?",
+}
+
 _SCRUBBER: ContextVar[Scrubber | None] = ContextVar("scrubber", default=None)
 """Of the program that runs: whatever is printed goes through it."""
 
@@ -163,6 +168,13 @@ def as_commands(words: str) -> str:
     """The remedies of the control plane name tools; here they are commands."""
     words = words.replace(_NEW_ONE, "`lap-mcp sandbox list` shows yours.")
     return _TOOL.sub(lambda found: _COMMANDS[found[1]], words)
+
+
+def runtime_remedy(error: RuntimeFailure | None) -> str:
+    """What to look at where a runtime fails; without an error, it did not answer in time."""
+    if error is None:
+        return "Is it running?"
+    return _RUNTIME_REMEDIES.get(error.kind, "")
 
 
 def exit_code(error: Exception) -> int:

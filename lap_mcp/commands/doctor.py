@@ -20,7 +20,7 @@ from lap_mcp.control.connections import Connection
 from lap_mcp.errors import LapError
 from lap_mcp.sandbox_parts import sandbox_launcher
 
-from .console import FAILED, OK, WRONG, Json, program, put, put_json, run
+from .console import FAILED, OK, WRONG, Json, program, put, put_json, run, runtime_remedy
 
 CHECK_SECONDS = 15.0
 _SIGNS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
@@ -130,9 +130,10 @@ async def _reach(connection: Connection) -> Check:
             words = await connection.runtime.check()
     except TimeoutError:
         words = f"no answer within {CHECK_SECONDS:.0f} s"
-        return Check(name=name, level="error", words=words, remedy="Is it running?")
+        return Check(name=name, level="error", words=words, remedy=runtime_remedy(None))
     except RuntimeFailure as error:
-        return Check(name=name, level="error", words=error.message)
+        remedy = runtime_remedy(error)
+        return Check(name=name, level="error", words=error.message, remedy=remedy)
     return Check(name=name, level="ok", words=words)
 
 

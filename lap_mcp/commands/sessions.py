@@ -92,9 +92,12 @@ def follow(
     async def work() -> None:
         async with open_services(program(context), config) as running:
             api = running.services.sessions
-            await api.get(LOCAL, session)
+            found = await api.get(LOCAL, session)
+            until = calling.Until(found.last_seq, resting=found.status != "running")
+            if once and until.reached(after):
+                return
             async with api.follow(LOCAL, session, after=after) as events:
-                await calling.follow(events, as_json=as_json, once=once)
+                await calling.follow(events, as_json=as_json, until=until if once else None)
 
     run(work)
 

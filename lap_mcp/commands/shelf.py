@@ -33,7 +33,7 @@ from .console import (
     read_config,
     run,
 )
-from .new_files import make_folder, new_file
+from .new_files import Everything, is_welcome, make_folder, new_file
 
 Id = Annotated[str, typer.Argument(metavar="SANDBOX", help="sbx_…")]
 NOTEBOOK = "sandbox.ipynb"
@@ -151,6 +151,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the files; for the notebook, too.")
     ] = None,
+    everything: Everything = False,
 ) -> None:
     """Export what is kept of a sandbox: its files, its cells as a notebook, or both.
 
@@ -163,7 +164,7 @@ def export(
         async with _shelf(context, config) as shelf:
             text = await shelf.notebook(LOCAL, sandbox) if ipynb else ""
             if output is not None:
-                await _export_files(shelf, sandbox, output)
+                await _export_files(shelf, sandbox, output, everything=everything)
                 if ipynb:
                     await _write_new(output / NOTEBOOK, _once(text.encode()))
             return text
@@ -173,11 +174,13 @@ def export(
         put_text(text, end="")
 
 
-async def _export_files(shelf: Shelf, sandbox: str, folder: Path) -> None:
+async def _export_files(shelf: Shelf, sandbox: str, folder: Path, *, everything: bool) -> None:
     """Paths were checked when the files were kept; they are below /mnt/data, so below `folder`."""
     files = await shelf.files(LOCAL, sandbox)
     await make_folder(folder)
     for file in files:
+        if not is_welcome(file.path, everything=everything):
+            continue
         path = folder.joinpath(*PurePosixPath(file.path).parts)
         await _write_new(path, shelf.blobs.pieces(file.sha256))
 

@@ -270,7 +270,7 @@ class ServerTable(Table):
     """Values of the `Origin` header that are served; none by default."""
     public_url: str | None = None
     """Where clients reach this server, if not at its own address (`https://lap.example.com`): links
-    to files begin with it."""
+    to files, and the lines that `lap-mcp serve` prints, begin with it."""
 
 
 class StoreTable(Table):

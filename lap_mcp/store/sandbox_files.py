@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -125,7 +125,3 @@ def _file(row: sa.Row[Any]) -> KeptFile:
 def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(values), _SOME):
         yield values[start : start + _SOME]
-
-
-def by_path(files: Sequence[KeptFile]) -> Mapping[str, KeptFile]:
-    return {file.path: file for file in files}

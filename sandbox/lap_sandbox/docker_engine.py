@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -199,12 +200,24 @@ class DockerEngine:
         await self._call(discard)
 
     async def export_image(self, id: str, file: Path) -> None:
+        ours, left = threading.Event(), threading.Event()
+
         def write(client: Any) -> None:
             with file.open("xb") as out:
+                ours.set()
                 for piece in client.api.get_image(id):
+                    if left.is_set():
+                        break
                     out.write(piece)
 
-        await self._call(write, deadline=BUILD_SECONDS)
+        try:
+            await self._call(write, deadline=BUILD_SECONDS)
+        except BaseException:
+            left.set()
+            if ours.is_set():  # half an image is none
+                with anyio.CancelScope(shield=True):
+                    await anyio.Path(file).unlink(missing_ok=True)
+            raise
 
     async def import_image(self, file: Path) -> None:
         def load(client: Any) -> None:

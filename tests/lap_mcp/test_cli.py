@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from lap_mcp.commands.sandbox import each_step
 from tests.canary import canary
-from tests.lap_mcp.user import User
+from tests.lap_mcp.user import SCRIPT, User
 from tests.waiting import eventually
 
 
@@ -120,7 +121,9 @@ def test_an_agent_is_called_continued_and_shown(user: User) -> None:
     events = json.loads(user.ok("sessions", "show", session, "--json"))["events"]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     followed = user.ok("sessions", "follow", session, "--once", "--json").splitlines()
-    assert json.loads(followed[0])["type"] == "user.message"
+    assert [json.loads(line)["seq"] for line in followed] == [event["seq"] for event in events]
+    last = str(len(events))
+    assert user.ok("sessions", "follow", session, "--once", "--json", "--after", last) == ""
     listed = json.loads(user.ok("sessions", "list", "--json", "--agent", "example_agent"))
     assert [entry["id"] for entry in listed] == [session]
 
@@ -219,7 +222,6 @@ def test_changed_words_are_shown_and_accepted(user: User) -> None:
     assert user.run("agents", "accept", "example_agent", "--yes").returncode == 1
 
 
-@pytest.mark.docker
 def test_a_build_is_told_once_for_each_step() -> None:
     told: list[str] = []
     tell = each_step(told.append)
@@ -236,6 +238,7 @@ def test_a_build_is_told_once_for_each_step() -> None:
     ]
 
 
+@pytest.mark.docker
 def test_code_is_run_in_a_sandbox(user: User, tmp_path: Path) -> None:
     del user.environ["DOCKER_HOST"]
     code = user.project / "code.py"
@@ -248,10 +251,36 @@ def test_code_is_run_in_a_sandbox(user: User, tmp_path: Path) -> None:
         "sandbox", "run", code, "--file", user.project / "in.txt", "--output", output, within=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["given", str(output / "out.txt"), "42"]
+    assert done.stdout.splitlines() == ["given", "42", str(output / "out.txt")]
     assert (output / "out.txt").read_text() == "made"
+    given = ("--file", user.project / "in.txt", "--output", output / "more")
+    told = user.ok("sandbox", "run", code, *given, "--json", within=120)
+    assert json.loads(told)["saved"] == [str(output / "more" / "out.txt")]
     failed = user.run("sandbox", "run", "-", given="1/0", within=120)
     assert failed.returncode == 1
     assert "ZeroDivisionError" in failed.stderr
     assert json.loads(user.ok("sandbox", "list", "--containers", "--json")) == []
     assert user.ok("sandbox", "prune").strip() == "0"
+
+
+@pytest.mark.docker
+def test_an_image_that_cannot_be_written_whole_leaves_no_file(user: User) -> None:
+    del user.environ["DOCKER_HOST"]
+    file = user.project / "image.tar"
+    # A file may have one megabyte: as on a disk that is full.
+    limited = 'ulimit -f 2048; exec "$@"'
+    done = subprocess.run(
+        ["/bin/sh", "-c", limited, "sh", SCRIPT, "sandbox", "export-image", file],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=user.environ,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"{file} cannot be written" in done.stderr
+    assert not file.exists()
+    file.write_text("mine")
+    again = user.run("sandbox", "export-image", file, within=120)
+    assert again.returncode == 1
+    assert file.read_text() == "mine"

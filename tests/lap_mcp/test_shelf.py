@@ -69,3 +69,21 @@ def test_more_than_one_sandbox_may_have_is_refused_before_anything_is_copied(use
     assert done.returncode == 1
     assert "sandbox.keep_each" in done.stderr
     assert not [path for path in (user.data / "sandbox-blobs").rglob("*") if path.is_file()]
+
+
+def test_what_programs_act_on_by_its_name_is_exported_only_if_a_person_says_so(user: User) -> None:
+    """Code in the sandbox chose the names, and the folder may be somebody's project."""
+    made = user.home / "made"
+    for name in (".git/hooks/pre-commit", "CLAUDE.md", ".envrc", "data/result.csv"):
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_text("1")
+    sandbox = user.ok("sandbox", "import", made).strip()
+
+    done = user.run("sandbox", "export", sandbox, "--output", user.project)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [str(user.project / "data/result.csv")]
+    assert done.stderr.count("was left out") == 3
+    assert sorted(path.name for path in user.project.iterdir()) == ["data"]
+
+    user.ok("sandbox", "export", sandbox, "--all", "--output", user.home / "whole")
+    assert (user.home / "whole/.git/hooks/pre-commit").read_text() == "1"
