@@ -104,11 +104,12 @@ def _without_secrets(event: base.Event, scrubber: Scrubber) -> base.Event:
 
 def _usage(event: base.Usage) -> Mapping[str, Any]:
     payload: dict[str, Any] = {
-        "input_tokens": event.input_tokens,
-        "output_tokens": event.output_tokens,
+        # Nobody gives back what was used.
+        "input_tokens": max(0, event.input_tokens),
+        "output_tokens": max(0, event.output_tokens),
     }
     if event.cost_usd is not None:
-        payload["cost_usd"] = event.cost_usd
+        payload["cost_usd"] = max(0.0, event.cost_usd)
     if event.detail:
         payload["detail"] = dict(event.detail)
     return payload

@@ -1,6 +1,5 @@
 """HTTP for all adapters: one client per runtime whose credential is bound to its origin, redirects
-and learnt addresses checked, bodies limited, and foreign errors translated.  No cookie is kept:
-many principals share the client.
+and learnt addresses checked, bodies limited, foreign errors translated; shared, so without cookies.
 
 The only file that imports httpx2.  Streams have no timeout but that of connecting: silence and
 deadline are the session engine's, which leaves the `async with` block.  Proxies and extra CAs are
@@ -27,7 +26,7 @@ from lap_runtimes.authorizing import Authorizer, Issued, Outgoing
 from lap_runtimes.base import MAX_FILE_BYTES
 from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unavailable
-from lap_runtimes.http_errors import MAX_ERROR_BODY, pause_before, rejection
+from lap_runtimes.http_errors import MAX_ERROR_BODY, check_packing, pause_before, rejection
 from lap_runtimes.origin import OriginRules, Standing
 from lap_runtimes.resolving import public_address
 
@@ -111,6 +110,7 @@ class Reply:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives, decompressed.  Raises `Unavailable` where it breaks off."""
+        check_packing(self.headers, self.where)
         with foreign_errors(self.where):
             async with aclosing(self._response.aiter_bytes()) as chunks:
                 async for chunk in chunks:
@@ -364,7 +364,7 @@ class HTTP:
             limits=httpx2.Limits(
                 max_connections=None, max_keepalive_connections=self._keep_connections
             ),
-            headers={"User-Agent": "lap-mcp"},
+            headers={"User-Agent": "lap-mcp", "Accept-Encoding": "gzip, deflate"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 

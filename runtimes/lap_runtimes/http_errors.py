@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from lap_runtimes.errors import Kind, Rejected, RuntimeFailure, Unavailable
+from lap_runtimes.errors import Kind, ProtocolError, Rejected, RuntimeFailure, Unavailable
 
 MAX_ERROR_BODY = 64 * 1024
 MAX_POLITE_WAIT = 5.0
 """Longest `retry-after`, in seconds, that a read request waits out by itself."""
 _MAX_WORDS = 500
+_LONGEST = 1e9
+"""Seconds that a server may ask us to wait, as far as they are told."""
+_PACKED = ("", "identity", "gzip", "x-gzip", "deflate")
 
 _KINDS: dict[int, Kind] = {
     401: "auth",
@@ -80,6 +83,15 @@ def rejection(status: int, headers: Mapping[str, str], body: bytes, *, where: st
     )
 
 
+def check_packing(headers: Mapping[str, str], where: str) -> None:
+    """Raise `ProtocolError` for a body that is packed in a way that was not asked for: those of
+    brotli and zstd may be a million times larger than what was sent, in one step."""
+    packed = [each.strip().lower() for each in headers.get("content-encoding", "").split(",")]
+    if len(packed) > 1 or packed[0] not in _PACKED:
+        said = clean(", ".join(packed))[:80]
+        raise ProtocolError(f"{where}: the answer is packed with {said}, which was not asked for")
+
+
 def named_id(headers: Mapping[str, str]) -> str | None:
     """The vendor's id for the request, from an answer's headers."""
     found = next((headers[name] for name in _REQUEST_IDS if name in headers), None)
@@ -105,12 +117,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds: `retry-after-ms`, or `retry-after` as seconds or as a date (RFC 9110, 10.2.3)."""
     try:
         if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+            return min(max(0.0, float(headers["retry-after-ms"]) / 1000), _LONGEST)
         if "retry-after" not in headers:
             return None
         value = headers["retry-after"].strip()
         if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value)
+            return min(float(value), _LONGEST)
         when = parsedate_to_datetime(value)
         return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):

@@ -45,8 +45,8 @@ class StreamReader:
         self._limit = limit
         self._first = b""
         self._begun = False
-        self._held: list[bytes] = []
-        self._held_size = 0
+        # Not a list of pieces: a line may come byte by byte, each of which would cost eight.
+        self._held = bytearray()
         self._after_cr = False
         self._data: list[str] = []
         self._data_size = 0
@@ -64,8 +64,7 @@ class StreamReader:
         if not self._begun and self._first:
             self._begun = True
             frames += self._frames(self._first)
-        rest = b"".join(self._held)
-        self._held, self._held_size = [], 0
+        rest = self._release()
         if self._form == "json-seq":
             frames += self._record(rest)
         else:
@@ -119,14 +118,12 @@ class StreamReader:
                 return
 
     def _hold(self, piece: bytes) -> None:
-        self._held.append(piece)
-        self._held_size += len(piece)
-        if self._held_size + self._data_size > self._limit:
+        self._held += piece
+        if len(self._held) + self._data_size > self._limit:
             raise too_large(self._limit)
 
     def _release(self) -> bytes:
-        held = b"".join(self._held)
-        self._held, self._held_size = [], 0
+        held, self._held = bytes(self._held), bytearray()
         return held
 
     def _record(self, record: bytes) -> Iterator[Frame]:
