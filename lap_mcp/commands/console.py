@@ -6,13 +6,15 @@ import errno
 import io
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, is_dataclass
-from typing import Annotated, Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TextIO, TypeVar
 
 import anyio
 import typer
@@ -215,8 +217,12 @@ def say(words: str) -> None:
 
 def put(text: str, end: str = "\n") -> None:
     """A result: stdout."""
-    sys.stdout.write(f"{_scrubbed(text)}{end}")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"{_scrubbed(text)}{end}")
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = _nowhere()  # else what is left in it is tried once more at the end
+        raise
 
 
 def put_json(value: Any) -> None:
@@ -228,7 +234,21 @@ def _json_text(value: Any, *, indent: int | None) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=narrow, default=_plain)
 
 
-def take_any_text() -> None:
+def open_streams() -> None:
+    """Where stderr is closed, nobody wants words.  Without a stdout there is no use in a command:
+    ends with code 1."""
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
+    if sys.stdout is None:
+        sys.exit("lap-mcp: stdout is closed.")
+    _take_any_text()
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")  # until the end
+
+
+def _take_any_text() -> None:
     """Let stdout and stderr show an escape for what their encoding does not have: where there is
     no locale, an arrow would end the program, and everywhere the name of a file that is no text."""
     for stream in (sys.stdout, sys.stderr):

@@ -12,7 +12,7 @@ from lap_mcp.app import VERSION, Program
 from lap_mcp.config import surroundings
 
 from . import agents, doctor, init, install, keys, questions, sandbox, serve, sessions, shelf
-from .console import EXIT_CODES, TOLD, take_any_text, told
+from .console import EXIT_CODES, TOLD, open_streams, told
 from .options import StdioOptions, take
 
 app = typer.Typer(
@@ -71,7 +71,7 @@ def options(
 
 def run(arguments: Sequence[str]) -> None:
     """Boundary: what has words is told in them, wherever in a command it was raised."""
-    take_any_text()
+    open_streams()
     try:
         app(args=list(arguments), prog_name="lap-mcp")
     except TOLD as error:

@@ -47,7 +47,6 @@ def serve(
     def ready(address: str) -> None:
         put(client_lines(address, config.home, first=first))
 
-    say("starting …")
     run(lambda: serve_http(started, config, key, ready))
     say("stopped")
 

@@ -85,19 +85,30 @@ def test_a_locale_without_our_characters_gets_an_escape_instead(user: User) -> N
     assert [one["name"] for one in json.loads(failed.stdout)][:2] == ["program", "configuration"]
 
 
-def test_closed_streams_end_it_with_words(user: User) -> None:
-    for arguments in ((), ("sandbox", "run", "-")):
-        done = subprocess.run(
-            ["/bin/sh", "-c", 'exec "$@" <&-', "sh", SCRIPT, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=user.environ,
-            check=False,
-        )
-        assert done.returncode in (1, 2)
-        assert "closed" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+@pytest.mark.parametrize(
+    ("stream", "arguments", "code", "words"),
+    [
+        ("<&-", (), 1, "closed"),
+        ("<&-", ("sandbox", "run", "-"), 2, "closed"),
+        (">&-", ("sessions", "list", "--json"), 1, "closed"),
+        (">/dev/full", ("sessions", "list", "--json"), 1, "no space left on device"),
+        ("2>&-", ("sessions", "list"), 0, None),
+    ],
+)
+def test_streams_that_cannot_be_used_end_it_with_words(
+    user: User, stream: str, arguments: tuple[str, ...], code: int, words: str | None
+) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {stream}', "sh", SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=user.environ,
+        check=False,
+    )
+    assert done.returncode == code
+    assert len(done.stderr.splitlines()) == (0 if words is None else 1)
+    assert words is None or words in done.stderr
 
 
 def test_who_reads_no_further_ends_it_without_words(user: User) -> None:
