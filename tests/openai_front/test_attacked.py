@@ -36,6 +36,20 @@ async def test_two_uploads_of_one_name_are_both_there_and_the_model_knows_which(
     ]
 
 
+async def test_whoever_leaves_at_the_last_event_finds_the_response_stored(tmp_path: Path) -> None:
+    """It was stored behind that event, so that a client that was quick lost it."""
+    turns = [[Code("say 1")], [Say("done")]] * 20
+    body: Any = {"model": "gpt-test", "input": "go", "tools": [TOOL], "stream": True}
+    async with fronted(Model(*turns), tmp_path) as f:
+        for _ in range(20):
+            async with await f.client().responses.create(**body) as stream:
+                async for event in stream:
+                    if event.type == "response.completed":
+                        break
+            found = await f.raw().get(f"/responses/{event.response.id}")
+            assert found.json()["status"] == "completed"
+
+
 async def test_code_that_waits_for_a_container_that_is_deleted_opens_no_other(
     tmp_path: Path,
 ) -> None:
