@@ -18,18 +18,18 @@ AT_THE_END: Final = (
 """What the end of a stream says of the whole; clients take it in place of what its start said."""
 
 
-def added(total: Json, more: Json) -> Json:
-    """Counts summed, lists joined, the newest of everything else."""
-    return {key: _sum(total.get(key), more.get(key)) for key in {**total, **more}}
+def added(total: Json, more: Json, deep: int = 8) -> Json:
+    """Counts summed, lists joined; the newest of everything else, or of what nests deeper."""
+    return {key: _sum(total.get(key), more.get(key), deep) for key in {**total, **more}}
 
 
-def _sum(one: Any, other: Any) -> Any:
+def _sum(one: Any, other: Any, deep: int) -> Any:
     if isinstance(one, bool) or isinstance(other, bool):
         return one if other is None else other
     if isinstance(one, int) and isinstance(other, int):
         return one + other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return added(one, other)
+    if isinstance(one, dict) and isinstance(other, dict) and deep:
+        return added(one, other, deep - 1)
     if isinstance(one, list) and isinstance(other, list):
         return [*one, *other]
     return one if other is None else other

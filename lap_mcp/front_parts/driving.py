@@ -29,6 +29,7 @@ Live = Callable[[Literal["stdout", "stderr"], str], None]
 AskUpstream = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[AsyncIterator[Json]]]
 Result = TypeVar("Result")
 RunCode = Callable[[str, Live], Awaitable[Result]]
+Keep = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 class Sink(Protocol):
@@ -44,10 +45,19 @@ class Silent:
         return None
 
 
+async def _nothing(result: Mapping[str, Any]) -> None:
+    return None
+
+
 async def drive(
-    interception: Interception[Result], ask: AskUpstream, run: RunCode[Result], sink: Sink
+    interception: Interception[Result],
+    ask: AskUpstream,
+    run: RunCode[Result],
+    sink: Sink,
+    keep: Keep = _nothing,
 ) -> Mapping[str, Any]:
-    """The whole result.
+    """The whole result.  `keep` stores it before the client is told that it is over: whoever has
+    heard that may go, or ask for it, at once.
 
     Raises:
         ApiError, Refused: the first question was not answered, so there is nothing to tell.
@@ -57,7 +67,7 @@ async def drive(
     async with anyio.create_task_group() as tasks:
         driving = _Drive(interception, ask, run, sink, tasks)
         try:
-            result = await driving.result()
+            result = await driving.result(keep)
         except (ApiError, Refused) as error:
             # Not from inside the task group, which would wrap it.
             failure = error
@@ -134,12 +144,16 @@ class _Drive(Generic[Result]):
         if self._inbox is not None:
             self._inbox.close()
 
-    async def result(self) -> Mapping[str, Any]:
+    async def result(self, keep: Keep) -> Mapping[str, Any]:
         steps = deque(self._interception.begin())
+        kept = False
         while True:
             if not steps:
                 steps.extend(await self._next())
                 continue
+            if not kept and isinstance(last := steps[-1], Finish):
+                kept = True
+                await keep(last.result)
             match steps.popleft():
                 case Send(event):
                     await self._sink.event(event)

@@ -88,19 +88,22 @@ class Chatting:
         )
         exchange = ChatExchange(await self._setting(interpreter, _rewritten(messages, known)))
         target, headers = self._target, self._headers
-        result = await drive(
+
+        async def keep(result: Mapping[str, Any]) -> None:
+            kept = {"messages": exchange.history, "container_id": interpreter.container_id}
+            await self._front.remembered.keep_calls(
+                self._principal,
+                dict.fromkeys(exchange.keys, kept),
+                stored=self._plan.stored,
+            )
+
+        return await drive(
             exchange,
             lambda body: target.upstream.events("chat/completions", body, headers),
             interpreter.run,
             sink,
+            keep,
         )
-        kept = {"messages": exchange.history, "container_id": interpreter.container_id}
-        await self._front.remembered.keep_calls(
-            self._principal,
-            dict.fromkeys(exchange.keys, kept),
-            stored=self._plan.stored,
-        )
-        return result
 
     async def _setting(self, interpreter: Interpreter, messages: Sequence[Any]) -> Setting:
         settings = self._shared.settings

@@ -173,9 +173,7 @@ class Responding:
         """Raises: ApiError, Refused."""
         assert self._exchange is not None
         run: RunCode[CodeResult] = self._interpreter.run if self._interpreter else _nothing_runs
-        result = await drive(self._exchange, self._ask(), run, sink or Silent())
-        await self.keep(result)
-        return result
+        return await drive(self._exchange, self._ask(), run, sink or Silent(), self.keep)
 
     def _ask(self) -> AskUpstream:
         target, headers = self._request.target, self._request.headers

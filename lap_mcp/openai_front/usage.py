@@ -8,13 +8,13 @@ from typing import Any
 from .wire import Json, mapping
 
 
-def added(total: Mapping[str, Any], more: Any) -> Json:
-    """Every number of both, at whatever depth; of what is no number, the newer."""
+def added(total: Mapping[str, Any], more: Any, deep: int = 8) -> Json:
+    """Every number of both; of what is no number, or nests deeper than `deep`, the newer."""
     result = dict(total)
     for key, value in mapping(more).items():
         before = result.get(key)
-        if isinstance(value, dict):
-            result[key] = added(mapping(before), value)
+        if isinstance(value, dict) and deep:
+            result[key] = added(mapping(before), value, deep - 1)
         elif _number(value) and _number(before):
             result[key] = before + value
         elif value is not None or key not in result:

@@ -8,6 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
+from lap_mcp.anthropic_front import usage as anthropic_usage
+from lap_mcp.openai_front import usage as openai_usage
 from tests.openai_front.fronting import TOOL, fronted
 from tests.openai_front.model import Code, Model, Say
 from tests.openai_front.test_connections import peer
@@ -36,11 +38,25 @@ async def test_two_uploads_of_one_name_are_both_there_and_the_model_knows_which(
     ]
 
 
+async def test_whoever_leaves_at_the_last_event_finds_the_response_stored(tmp_path: Path) -> None:
+    """It was stored behind that event, so that a client that was quick lost it."""
+    turns: Any = [[Code("say 1")], [Say("done")]] * 20
+    body: Any = {"model": "gpt-test", "input": "go", "tools": [TOOL], "stream": True}
+    async with fronted(Model(*turns), tmp_path) as f:
+        for _ in range(20):
+            async with await f.client().responses.create(**body) as stream:
+                async for event in stream:
+                    if event.type == "response.completed":
+                        break
+            found = await f.raw().get(f"/responses/{event.response.id}")
+            assert found.json()["status"] == "completed"
+
+
 async def test_code_that_waits_for_a_container_that_is_deleted_opens_no_other(
     tmp_path: Path,
 ) -> None:
     """Its sandbox would have no owner any more."""
-    turns = [[Code("forever")], [Code("say 2")], [Say("gone")], [Say("gone")]]
+    turns: Any = [[Code("forever")], [Code("say 2")], [Say("gone")], [Say("gone")]]
     async with fronted(Model(*turns), tmp_path) as f:
         container = await f.client().containers.create(name="x")
         body: Any = {
@@ -127,3 +143,13 @@ async def test_a_connection_is_used_again_only_behind_a_whole_body(
             assert b"".join([piece async for piece in reply.chunks()]) == b"hi"
             await reply.aclose()
         assert there.connections == (1 if again else 2)
+
+
+@pytest.mark.parametrize(
+    "added", [openai_usage.added, anthropic_usage.added], ids=["openai", "anthropic"]
+)
+def test_usage_that_nests_without_end_is_summed_without_failing(added: Any) -> None:
+    deep: Any = {"n": 1}
+    for _ in range(5000):
+        deep = {"n": 1, "d": deep}
+    assert added(deep, deep)["d"]["d"]["n"] == 2
