@@ -4,7 +4,7 @@ nothing, an agent through us above the same agent called with the A2A SDK."""
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from a2a.types import a2a_pb2 as wire
 from mcp import Client
 
 from .measure import Variant, interleaved
+from .plain_client import PlainClient, plain_http, plain_stdio
 from .report import Report, above, timed
 from .surroundings import Place, call, counts, over_http, over_stdio
 
@@ -29,22 +30,42 @@ async def interpreter(place: Place, n: int) -> list[Report]:
     reports = []
     for name, opened in (("stdio", over_stdio), ("HTTP", over_http)):
         async with opened(place) as client:
-            reports.append(await _interpreter(client, name, n))
+            pid = (await counts(client))["pid"]
+            reports.append(await _interpreter(by_sdk(client), pid, name, n))
+    for name, begun in (("stdio", plain_stdio), ("HTTP", plain_http)):
+        with begun(place) as plain:
+            how = f"{name}, plain client"
+            reports.append(await _interpreter(plainly(plain), plain.pid, how, n))
     return reports
 
 
-async def _interpreter(client: Client, transport: str, n: int) -> Report:
-    arguments = {**CODE, "sandbox": await a_sandbox(client)}
-    pid = (await counts(client))["pid"]
+Call = Callable[[str, Mapping[str, Any]], Awaitable[str]]
+"""A tool's name and arguments to the text of its answer."""
+
+
+def by_sdk(client: Client) -> Call:
+    return lambda tool, arguments: call(client, tool, dict(arguments))
+
+
+def plainly(client: PlainClient) -> Call:
+    async def called(tool: str, arguments: Mapping[str, Any]) -> str:
+        return client.call(tool, arguments)
+
+    return called
+
+
+async def _interpreter(called: Call, pid: int, how: str, n: int) -> Report:
+    """`how`: over which transport, and with which client where it is not the SDK's."""
+    arguments = {**CODE, "sandbox": await a_sandbox(called)}
     variants = [
-        Variant("code_interpreter 1+1", lambda: call(client, "code_interpreter", arguments), pid),
-        Variant("no-op tool", lambda: call(client, "noop", arguments), pid),
+        Variant("code_interpreter 1+1", lambda: called("code_interpreter", arguments), pid),
+        Variant("no-op tool", lambda: called("noop", arguments), pid),
     ]
     found = await interleaved(variants, n, block=20, warm_up=50)
     ours, noop = (found[variant.name] for variant in variants)
     return Report(
-        f"interpreter-{transport.lower()}",
-        f"(2) code_interpreter over {transport}",
+        "interpreter-" + "-".join(how.lower().replace(",", "").split()[:2]),
+        f"(2) code_interpreter over {how}",
         [
             timed("code_interpreter 1+1", ours),
             timed("no-op tool, same server", noop),
@@ -54,17 +75,18 @@ async def _interpreter(client: Client, transport: str, n: int) -> Report:
     )
 
 
-async def a_sandbox(client: Client) -> str:
+async def a_sandbox(called: Call) -> str:
     """The id of a sandbox that answers, waiting for the image where it is being built."""
     with anyio.fail_after(READY):
         while True:
-            result = await client.call_tool("code_interpreter", CODE)
-            words = " ".join(getattr(block, "text", "") for block in result.content)
-            if not result.is_error:
+            try:
+                words = await called("code_interpreter", CODE)
+            except RuntimeError as error:
+                if "being prepared" not in str(error):
+                    raise
+                await anyio.sleep(1)
+            else:
                 return next(word for word in words.split() if word.startswith("sbx_"))
-            if "being prepared" not in words:
-                raise RuntimeError(words)
-            await anyio.sleep(1)
 
 
 async def agent(place: Place, n: int) -> list[Report]:

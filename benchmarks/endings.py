@@ -13,7 +13,7 @@ import anyio.lowlevel
 import anyio.to_thread
 from mcp import Client
 
-from .calls import a_sandbox
+from .calls import a_sandbox, by_sdk
 from .containers import count_of
 from .measure import memory
 from .report import Report, Row
@@ -44,7 +44,7 @@ class Held:
 async def endings(place: Place, n: int) -> list[Report]:
     reports = []
     async with over_stdio(place) as client:
-        await a_sandbox(client)
+        await a_sandbox(by_sdk(client))
         for key, title, cut, count in (
             ("cancelled", "cut off, then ended by cancel_session", cancelled, n),
             ("fleeting", "cut off, ended by cancel_on_disconnect", fleeting, n),

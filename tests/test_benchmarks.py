@@ -104,7 +104,11 @@ async def test_a_server_that_cannot_be_had_is_skipped_in_words(tmp_path: Path) -
 @pytest.mark.docker
 def test_the_interpreter_is_measured_above_a_no_op_tool_over_both_transports() -> None:
     found = rows(bench("interpreter", "-n", "3"))
-    assert set(found) == {"interpreter-stdio", "interpreter-http"}
+    assert set(found) == {
+        f"interpreter-{transport}{client}"
+        for transport in ("stdio", "http")
+        for client in ("", "-plain")
+    }
     for code, noop, difference in found.values():
         assert difference["cpu"] == pytest.approx(code["cpu"] - noop["cpu"])
         assert difference["bars"] == {"value": 1.0, "cpu": 0.5}
