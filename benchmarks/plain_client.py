@@ -10,6 +10,8 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import os
+import select
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from subprocess import Popen
@@ -55,18 +57,28 @@ class _Stdio:
         assert process.stdin is not None
         assert process.stdout is not None
         self.pid = process.pid
-        self._stdin, self._stdout = process.stdin, process.stdout
+        self._stdin, self._stdout = process.stdin, process.stdout.fileno()
+        self._came = b""
         self._numbers = itertools.count(1)
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
         number = next(self._numbers)
         self._stdin.write(request(number, name, arguments) + b"\n")
         self._stdin.flush()
-        while line := self._stdout.readline():
-            answer = json.loads(line)
-            if answer.get("id") == number:
-                return text_of(answer)
-        raise RuntimeError("the server has ended")
+        while (answer := json.loads(self._line())).get("id") != number:
+            pass  # a notification
+        return text_of(answer)
+
+    def _line(self) -> bytes:
+        while b"\n" not in self._came:
+            if not select.select([self._stdout], [], [], SECONDS)[0]:
+                raise RuntimeError(f"no answer within {SECONDS:.0f} s")
+            data = os.read(self._stdout, 64 * 1024)
+            if not data:
+                raise RuntimeError("the server has ended")
+            self._came += data
+        line, _, self._came = self._came.partition(b"\n")
+        return line
 
 
 class _HTTP:
@@ -92,9 +104,10 @@ class _HTTP:
         if reply.status != 200:
             raise RuntimeError(f"{reply.status}: {body[:1000].decode(errors='replace')}")
         for line in body.splitlines():
-            answer = json.loads(line.removeprefix(b"data:")) if line[:1] in b"{d" and line else {}
-            if answer.get("id") == number:
-                return text_of(answer)
+            if line.startswith((b"{", b"data:")):
+                answer = json.loads(line.removeprefix(b"data:"))
+                if answer.get("id") == number:
+                    return text_of(answer)
         raise RuntimeError("no answer among the events")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from lap_mcp.config import Surroundings
 
 from .json_text import parse, remove_member, set_member
+from .members import value_at
 from .toml_text import remove_table, set_table, table_at
 
 SERVER = "lap"
@@ -88,9 +89,7 @@ def _kept(old: Any, new: Mapping[str, Any], environ: str) -> dict[str, Any]:
 
 
 def _in_json(path: Sequence[str], text: str, new: Mapping[str, Any], environ: str) -> str:
-    old: Any = parse(text)
-    for name in path:
-        old = old.get(name) if isinstance(old, Mapping) else None
+    old = value_at(parse(text), path)
     entry = _kept(old, new, environ)
     return text if entry == old else set_member(text, path, entry)
 

@@ -47,12 +47,10 @@ def install(
     try:
         how = launch(started)
         file = read_foreign(target(chosen, started.here, project=project))
-        after = _changed(file, lambda text: chosen.edit(text, how))
-        if after == file.text:
-            say(f"{chosen.title} has this server already, as `{SERVER}` in {file.path}.")
-        else:
-            _change(file, after, yes=yes)
+        if _changed(file, lambda text: chosen.edit(text, how), yes=yes):
             say(f"Added as `{SERVER}`.  Start {chosen.title} again to see it.")
+        else:
+            say(f"{chosen.title} has this server already, as `{SERVER}` in {file.path}.")
     except LapError as error:
         fail(error)
     put(str(file.path))
@@ -75,29 +73,29 @@ def uninstall(
     chosen = CLIENTS[client.value]
     try:
         file = read_foreign(target(chosen, program(context).here, project=project))
-        after = _changed(file, chosen.remove)
-        if after == file.text:
-            say(f"{chosen.title} has no `{SERVER}` in {file.path}.")
-        else:
-            _change(file, after, yes=yes)
+        if _changed(file, chosen.remove, yes=yes):
             say(f"Removed `{SERVER}`.  Start {chosen.title} again.")
+        else:
+            say(f"{chosen.title} has no `{SERVER}` in {file.path}.")
     except LapError as error:
         fail(error)
     put(str(file.path))
 
 
-def _changed(file: ForeignFile, edit: Callable[[str], str]) -> str:
-    """Raises: Invalid, which names the file."""
+def _changed(file: ForeignFile, edit: Callable[[str], str], *, yes: bool) -> bool:
+    """Edit the file, after showing how and asking; whether there was anything to change.
+
+    Raises: Invalid, which names the file; Conflict, ConfigError."""
     try:
-        return edit(file.text)
+        after = edit(file.text)
     except Invalid as exc:
         raise Invalid(f"{file.path}: {exc.message}", remedy=exc.remedy) from exc
-
-
-def _change(file: ForeignFile, after: str, *, yes: bool) -> None:
+    if after == file.text:
+        return False
     say(file.difference(after))
     confirm(f"Change {file.path}?", yes=yes)
     replace_foreign(file, after)
+    return True
 
 
 def target(client: Client, here: Surroundings, *, project: bool) -> Path:

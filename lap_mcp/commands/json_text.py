@@ -14,6 +14,8 @@ from typing import Any
 
 from lap_mcp.errors import Invalid
 
+from .members import with_value, without
+
 _TOKEN = re.compile(
     r"""
       (?P<space>\s+|//[^\n]*|/\*.*?\*/)
@@ -87,7 +89,7 @@ def set_member(text: str, path: Sequence[str], value: Any) -> str:
     if not text.strip():
         text = "{}\n"
     before = _whole(text)
-    return _proved(_set(text, path, value), _with(before, path, value), path)
+    return _proved(_set(text, path, value), with_value(before, path, value), path)
 
 
 def remove_member(text: str, path: Sequence[str]) -> str:
@@ -104,7 +106,7 @@ def remove_member(text: str, path: Sequence[str]) -> str:
         at = _member(text, _object(text, at), name).value
     found = _object(text, at)
     member = _member(text, found, path[-1], last=True)
-    return _proved(_removed(text, found, member), _without(before, path), path)
+    return _proved(_removed(text, found, member), without(before, path), path)
 
 
 def _member(text: str, found: _Object, name: str, *, last: bool = False) -> _Member:
@@ -142,19 +144,6 @@ def _proved(text: str, expected: Any, path: Sequence[str]) -> str:
             remedy="Change it in that file by hand.",
         )
     return text
-
-
-def _with(data: Any, path: Sequence[str], value: Any) -> Any:
-    if not path:
-        return value
-    below = data.get(path[0]) if isinstance(data, dict) else None
-    return {**data, path[0]: _with(below or {}, path[1:], value)}
-
-
-def _without(data: Any, path: Sequence[str]) -> Any:
-    if len(path) == 1:
-        return {name: item for name, item in data.items() if name != path[0]}
-    return {**data, path[0]: _without(data[path[0]], path[1:])}
 
 
 def _set(text: str, path: Sequence[str], value: Any) -> str:

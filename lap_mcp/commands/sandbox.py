@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -39,7 +39,7 @@ from .console import (
     standard_input,
     system_words,
 )
-from .new_files import Write, make_folder, new_file
+from .new_files import Everything, Write, is_welcome, make_folder, new_file
 
 if TYPE_CHECKING:
     from lap_mcp.sandbox_parts import AnyLauncher
@@ -158,6 +158,7 @@ def run_(
     output: Annotated[
         Path | None, typer.Option(help="Folder for images and the files that the code made.")
     ] = None,
+    everything: Everything = False,
     timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds.")] = 45.0,
     as_json: Json = False,
 ) -> None:
@@ -186,7 +187,9 @@ def run_(
                 _report(done)
             saved: list[str] = []
             if output is not None:
-                saved = await _save(sandbox, done, output, say if as_json else put)
+                names = [file.path for file in done.files]
+                wanted = [name for name in names if is_welcome(name, everything=everything)]
+                saved = await _save(sandbox, done, wanted, output, say if as_json else put)
             if as_json:
                 put_json({**_as_json(done), "saved": saved})
             return done
@@ -233,10 +236,14 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
 
 
 async def _save(
-    sandbox: Sandbox, done: Execution, folder: Path, tell: Callable[[str], None]
+    sandbox: Sandbox,
+    done: Execution,
+    wanted: Sequence[str],
+    folder: Path,
+    tell: Callable[[str], None],
 ) -> list[str]:
-    """Write what it made, and tell where; names come from the sandbox, so only their last part is
-    used, and nothing is overwritten."""
+    """Write its images and the files that are wanted, and tell where; names come from the sandbox,
+    so only their last part is used, and nothing is overwritten."""
     saved: list[str] = []
 
     async def save(name: str, fill: Callable[[Write], Awaitable[object]]) -> None:
@@ -251,8 +258,8 @@ async def _save(
     for number, item in enumerate(done.outputs, 1):
         name = f"output-{number}.{_EXTENSIONS.get(item.mime, 'bin')}"
         await save(name, partial(_whole, item.data))
-    for file in done.files:
-        await save(Path(file.path).name, partial(sandbox.copy, file.path))
+    for name in wanted:
+        await save(Path(name).name, partial(sandbox.copy, name))
     return saved
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from lap_mcp.errors import Invalid
 
+from .members import value_at, with_value, without
+
 _HEADER = re.compile(r"^\s*\[([^\[\]]+)\]\s*(#.*)?$")
 
 
@@ -29,7 +31,7 @@ def set_table(text: str, path: Sequence[str], values: Mapping[str, Any]) -> str:
         lines = kept.splitlines(keepends=True)
         tail = "".join(lines[place:]).lstrip("\n")
         result = "".join(lines[:place]) + block + (f"\n{tail}" if tail.strip() else "")
-    return _proved(result, _with(before, path, dict(values)), path)
+    return _proved(result, with_value(before, path, dict(values)), path)
 
 
 def remove_table(text: str, path: Sequence[str]) -> str:
@@ -45,16 +47,14 @@ def remove_table(text: str, path: Sequence[str]) -> str:
     lines = kept.splitlines(keepends=True)
     head, tail = "".join(lines[:place]).rstrip("\n"), "".join(lines[place:]).lstrip("\n")
     result = "\n\n".join(part for part in (head, tail) if part)
-    left = _removed(before, path)
-    return _proved(result if result.endswith("\n") or not result else f"{result}\n", left, path)
+    if result and not result.endswith("\n"):
+        result += "\n"
+    return _proved(result, without(before, path), path)
 
 
 def table_at(text: str, path: Sequence[str]) -> Any:
     """The value at `path`; `None`: there is none.  Raises: Invalid."""
-    found: Any = _parse(text)
-    for name in path:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
+    return value_at(_parse(text), path)
 
 
 def _proved(text: str, expected: Mapping[str, Any], path: Sequence[str]) -> str:
@@ -75,24 +75,11 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _removed(data: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
-    if len(path) == 1:
-        return {name: item for name, item in data.items() if name != path[0]}
-    return {**data, path[0]: _removed(data[path[0]], path[1:])}
-
-
 def _parse(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise Invalid(f"This file is not TOML: {exc}.") from exc
-
-
-def _with(data: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    below = data.get(path[0])
-    known = below if isinstance(below, Mapping) else {}
-    inner = value if len(path) == 1 else _with(known, path[1:], value)
-    return {**data, path[0]: inner}
 
 
 def _without(text: str, path: tuple[str, ...]) -> tuple[str, int | None]:

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .steps import Ask, Failure, Finish, Interception, Run, Send, Step
 from .upstream import PATIENCE, RETRIES, Refused
@@ -83,45 +84,6 @@ _Item = Json | ApiError | Refused | None
 """An event; why there are no more; `None`: the stream ended."""
 
 
-class _Inbox:
-    """What one round's reader has read.  A stream of anyio's does the same for three times the
-    work, and every event of a model goes through here."""
-
-    def __init__(self) -> None:
-        self.closed = False
-        """Nobody takes anything out of it any more."""
-        self._items: deque[_Item] = deque()
-        self._changed: anyio.Event | None = None
-
-    async def put(self, item: _Item) -> None:
-        """Waits while it is full."""
-        self._items.append(item)
-        self._tell()
-        while len(self._items) >= AHEAD and not self.closed:
-            await self._change()
-
-    async def take(self) -> _Item:
-        while not self._items:
-            await self._change()
-        item = self._items.popleft()
-        self._tell()
-        return item
-
-    def close(self) -> None:
-        self.closed = True
-        self._tell()
-
-    async def _change(self) -> None:
-        # One side waits at a time: the one for room, or the other for an item.
-        self._changed = anyio.Event()
-        await self._changed.wait()
-
-    def _tell(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-
 class _Drive(Generic[Result]):
     def __init__(
         self,
@@ -136,7 +98,7 @@ class _Drive(Generic[Result]):
         self._run = run
         self._sink = sink
         self._tasks = tasks
-        self._inbox: _Inbox | None = None
+        self._inbox: MemoryObjectReceiveStream[_Item] | None = None
         self._first = True
         """Nothing was heard from any upstream yet."""
 
@@ -166,12 +128,15 @@ class _Drive(Generic[Result]):
 
     def _asked(self, body: Mapping[str, Any], number: int) -> None:
         self.close()
-        self._inbox = _Inbox()
-        self._tasks.start_soon(self._read, body, number, self._inbox)
+        send, self._inbox = anyio.create_memory_object_stream[_Item](AHEAD)
+        self._tasks.start_soon(self._read, body, number, send)
 
     async def _next(self) -> list[Step]:
         assert self._inbox is not None
-        found = await self._inbox.take()
+        try:
+            found = self._inbox.receive_nowait()
+        except anyio.WouldBlock:
+            found = await self._inbox.receive()
         if found is None:
             return self._interception.over()
         if isinstance(found, (ApiError, Refused)):
@@ -181,28 +146,33 @@ class _Drive(Generic[Result]):
         self._first = False
         return self._interception.upstream(found)
 
-    async def _read(self, body: Mapping[str, Any], number: int, inbox: _Inbox) -> None:
+    async def _read(
+        self, body: Mapping[str, Any], number: int, inbox: MemoryObjectSendStream[_Item]
+    ) -> None:
         """One round's stream into the inbox; its last entry says how it ended."""
         retries = RETRIES if number > 1 else 0
-        while True:
-            try:
-                async with self._ask(body) as events:
-                    async for event in events:
-                        if inbox.closed:
-                            return  # the round is over: a stream that goes on after its end
-                        await inbox.put(event)
-                await inbox.put(None)
-                return
-            except Refused as error:
-                wait = _pause(error)
-                if not retries or wait is None:
-                    await inbox.put(error)
+        try:
+            while True:
+                try:
+                    async with self._ask(body) as events:
+                        async for event in events:
+                            await _put(inbox, event)
+                    await inbox.send(None)
                     return
-                retries -= 1
-            except ApiError as error:
-                await inbox.put(error)
-                return
-            await anyio.sleep(wait)
+                except Refused as error:
+                    wait = _pause(error)
+                    if not retries or wait is None:
+                        await inbox.send(error)
+                        return
+                    retries -= 1
+                except ApiError as error:
+                    await inbox.send(error)
+                    return
+                await anyio.sleep(wait)
+        except anyio.BrokenResourceError:
+            return  # the round is over and nobody listens: a stream that goes on after its end
+        finally:
+            inbox.close()
 
     async def _ran(self, run: Run) -> list[Step]:
         """Run code, telling its output while it comes."""
@@ -210,6 +180,14 @@ class _Drive(Generic[Result]):
         result = await self._run(run.source, telling.printed)
         await telling.over()
         return self._interception.ran(run, result)
+
+
+async def _put(inbox: MemoryObjectSendStream[_Item], event: Json) -> None:
+    """Without a turn of the loop while there is room: events mostly come several at once."""
+    try:
+        inbox.send_nowait(event)
+    except anyio.WouldBlock:
+        await inbox.send(event)
 
 
 class _Telling(Generic[Result]):

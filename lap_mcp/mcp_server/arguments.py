@@ -63,7 +63,7 @@ class Checker:
         return "" if error is None else _words(error)
 
     def _is_plainly_right(self, arguments: Mapping[str, Any]) -> bool:
-        """What nearly every call is, at a twentieth of the price: all that is required, and of the
+        """What nearly every call is, at a thirtieth of the price: all that is required, and of the
         rest only what a look at its type decides."""
         return (
             self._plain is not None

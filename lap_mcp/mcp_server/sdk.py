@@ -93,8 +93,7 @@ def guard_request_state(server: LapServer, key: bytes | None) -> None:
 
 
 def trace_if_collected(server: LapServer) -> None:
-    """Without the SDK's tracing where nobody collects spans: making them for nobody costs a tenth
-    of a call that does little."""
+    """Without the SDK's tracing where nobody collects spans, which it makes for every request."""
     if isinstance(get_tracer_provider(), ProxyTracerProvider):
         server.middleware[:] = [
             each for each in server.middleware if not isinstance(each, OpenTelemetryMiddleware)

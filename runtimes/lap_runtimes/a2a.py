@@ -7,8 +7,8 @@ The wire is in `a2a_client.py`; what the events mean is in `a2a_fold.py`.
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, ClassVar
 
 import anyio
@@ -152,19 +152,13 @@ class A2ARuntime:
     ) -> AsyncGenerator[Event, None]:
         """The events of a stream; then, where the end is to be looked up or the agent does not
         stream, of looking at the task.  A stream that breaks off just ends."""
-        async with aclosing(responses):
-            with _told_late(fold):
-                async for response in responses:
-                    found = fold.feed(response) if response is not None else [Heartbeat()]
-                    over = fold.finished or fold.wants_task
-                    try:
-                        for event in at_once(found):
-                            yield await fetched(self._http, event)
-                    finally:
-                        if over:
-                            await _read_out(responses)
-                    if over:
-                        break
+        async with _reading(responses, fold):
+            async for response in responses:
+                found = fold.feed(response) if response is not None else [Heartbeat()]
+                for event in at_once(found):
+                    yield await fetched(self._http, event)
+                if fold.finished or fold.wants_task:
+                    break
         if fold.finished or (peer.streams and not fold.wants_task):
             return
         async with aclosing(self._polled(peer, fold)) as events:
@@ -247,14 +241,21 @@ class A2ARuntime:
         return card
 
 
-@contextmanager
-def _told_late(fold: TaskFold) -> Iterator[None]:
-    """An error in the middle of a stream, whatever its code is: the agent had begun."""
-    try:
-        yield
-    except Rejected as exc:
-        exc.sent = exc.sent or fold.begun
-        raise
+@asynccontextmanager
+async def _reading(
+    responses: AsyncGenerator[Json | None, None], fold: TaskFold
+) -> AsyncIterator[None]:
+    """Close the stream at the end, once it is read out where the fold has all it wants.  An error
+    in the middle of it says, whatever its code is, that the agent had begun."""
+    async with aclosing(responses):
+        try:
+            yield
+        except Rejected as exc:
+            exc.sent = exc.sent or fold.begun
+            raise
+        finally:
+            if fold.finished or fold.wants_task:
+                await _read_out(responses)
 
 
 async def _read_out(responses: AsyncGenerator[Json | None, None]) -> None:

@@ -219,8 +219,7 @@ class HTTP:
         deadline: float | None = CONTROL_DEADLINE,
     ) -> Any:
         """Send and read a JSON answer, within `deadline` seconds.  A GET that never left this
-        machine, or was put off for at most
-        `http_errors.MAX_POLITE_WAIT`, is tried again."""
+        machine, or was put off for at most `MAX_POLITE_WAIT` (`http_errors.py`), is tried again."""
         pauses = list(_CONNECT_PAUSES) if method == "GET" else []
         headers = {"Accept": "application/json", **(headers or {})}
         with self.within(deadline):
@@ -385,7 +384,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 
 
 _parsed = functools.lru_cache(maxsize=256)(httpx2.URL)
-"""A runtime has few addresses, and parsing one costs as much as sending to it."""
+"""A runtime has few addresses, and a turn goes to one of them again and again."""
 
 
 def _origin_of(url: str) -> str:

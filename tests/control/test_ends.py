@@ -246,3 +246,21 @@ async def test_a_cancel_finds_what_was_to_be_stored_with_the_next_event(
 
     assert await outcome(sessions, accepted) == "cancelled"
     assert await stored(sessions, accepted) == ["one", "look", "two"]
+
+
+async def test_the_keeper_tidies_up_while_turns_run(
+    sessions: Sessions, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one write in thousands would wait for the disk, and the log of SQLite would grow."""
+    tidied = anyio.Event()
+
+    async def tidy() -> None:
+        tidied.set()
+
+    monkeypatch.setattr(engine_of(sessions).database, "tidy", tidy)
+    agents.add(ScriptedRuntime([[Started(), Hang()]]))
+    accepted = await prompted(sessions)
+
+    with anyio.fail_after(DEADLINE):
+        await tidied.wait()
+    await sessions.cancel(LOCAL, accepted.session.id)

@@ -256,6 +256,12 @@ def test_code_is_run_in_a_sandbox(user: User, tmp_path: Path) -> None:
     given = ("--file", user.project / "in.txt", "--output", output / "more")
     told = user.ok("sandbox", "run", code, *given, "--json", within=120)
     assert json.loads(told)["saved"] == [str(output / "more" / "out.txt")]
+    named = ("sandbox", "run", "-", "--output", output / "named")
+    left = user.run(*named, given="open('/mnt/data/.envrc', 'w').write('x')", within=120)
+    assert ".envrc was left out" in left.stderr
+    assert not list((output / "named").iterdir())
+    user.ok(*named, "--all", given="open('/mnt/data/.envrc', 'w').write('x')", within=120)
+    assert (output / "named" / ".envrc").read_text() == "x"
     failed = user.run("sandbox", "run", "-", given="1/0", within=120)
     assert failed.returncode == 1
     assert "ZeroDivisionError" in failed.stderr

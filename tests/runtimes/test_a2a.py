@@ -308,6 +308,7 @@ async def test_a_file_by_address_comes_with_its_bytes_or_says_why_not(
     (words,) = [event for event in events if isinstance(event, Message)]
     assert "169.254.169.254" in words.text
     assert "not fetched" in words.text
+    assert not any(event.more for event in events), "one of them had to be waited for"
 
 
 async def test_an_answer_that_came_too_late_follows_the_task_as_it_is(
@@ -337,6 +338,21 @@ async def test_turns_that_are_read_to_their_end_share_a_connection(make_turn: Ma
             for _ in range(3):
                 events = await read(ours.start(make_turn("hello")))
                 assert isinstance(events[-1], Done)
+                assert [event.more for event in events[-2:]] == [True, False]
+            assert proxy.accepted == 1
+
+
+async def test_so_do_turns_that_are_left_at_their_end(make_turn: MakeTurn) -> None:
+    """As the engine leaves them, which has stored it by then."""
+    listener = listening()
+    url = address(listener)
+    with serving(example_agent().build(url, token=TOKEN)) as direct:
+        async with proxied(direct, listener) as proxy, reaching(url) as ours:
+            for _ in range(3):
+                async with ours.start(make_turn("hello")) as events:
+                    async for event in events:
+                        if isinstance(event, Done):
+                            break
             assert proxy.accepted == 1
 
 
