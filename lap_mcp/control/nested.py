@@ -8,10 +8,6 @@ ordinary key as well is that key's owner, and no chain is known of it.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +19,13 @@ from lap_mcp.model import Origin, Principal
 
 from .services import SessionsAPI
 from .signed_links import link_key
+from .signed_text import content_of, signed_text
 
 PREFIX = "lap-nested-"
 """How it is told from other keys."""
 MAX_TOKEN = 4096
 
 _PURPOSE = b"lap-mcp nested call 1\0"
-_MAC_BYTES = 32
 
 
 class Nested:
@@ -52,16 +48,15 @@ class Nested:
             "turn": turn_id,
         }
         signed = json.dumps(said, separators=(",", ":")).encode()
-        token = base64.urlsafe_b64encode(signed + await self._mac(signed)).rstrip(b"=")
-        return PREFIX + token.decode()
+        return PREFIX + signed_text(signed, await self._signing_key(), _PURPOSE)
 
     async def principal(self, token: str, sessions: SessionsAPI) -> Principal | None:
         """Whose it is, with its chain; `None` for what is not ours, or whose turn does not run."""
-        signed = _decoded(token)
-        if signed is None or len(signed) <= _MAC_BYTES:
+        if not token.startswith(PREFIX) or len(token) > MAX_TOKEN:
             return None
-        body, mac = signed[:-_MAC_BYTES], signed[-_MAC_BYTES:]
-        if not hmac.compare_digest(mac, await self._mac(body)):
+        key = await self._signing_key()
+        body = content_of(token.removeprefix(PREFIX), key, _PURPOSE)
+        if body is None:
             return None
         said = json.loads(body)
         identity, kind = said["principal"]
@@ -72,17 +67,7 @@ class Nested:
             return None
         return None if turn.ended else principal
 
-    async def _mac(self, signed: bytes) -> bytes:
+    async def _signing_key(self) -> bytes:
         if self._key is None:
             self._key = await anyio.to_thread.run_sync(self._ask)
-        return hmac.digest(self._key, _PURPOSE + signed, hashlib.sha256)
-
-
-def _decoded(token: str) -> bytes | None:
-    if not token.startswith(PREFIX) or len(token) > MAX_TOKEN or not token.isascii():
-        return None
-    encoded = token.removeprefix(PREFIX)
-    try:
-        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
-    except binascii.Error:
-        return None
+        return self._key

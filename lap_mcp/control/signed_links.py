@@ -7,10 +7,6 @@ may read those bytes until the end, nothing else, and cannot make another one.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
 import os
 import secrets
 import stat
@@ -23,16 +19,17 @@ from lap_mcp.clock import Clock
 from lap_mcp.errors import ConfigError, NotFound
 from lap_mcp.store.blobs import BlobStore
 
+from .signed_text import content_of, signed_text
+
 KEY_FILE = "links.key"
 SECONDS = 300
 PATH = "/files/"
 MAX_TOKEN = 1024
 
 _KEY_BYTES = 32
-_MAC_BYTES = 32
 _PURPOSE = b"lap-mcp signed link 1\0"
 _HEAD = struct.Struct("!Q32s")
-"""End in seconds since the epoch, SHA-256.  The name follows in UTF-8, then the signature."""
+"""End in seconds since the epoch, SHA-256.  The name follows in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class SignedLinks:
         end = int(self._clock.now()) + SECONDS
         short = name.rsplit("/", 1)[-1].encode("utf-8", "replace")[:200]
         signed = _HEAD.pack(end, bytes.fromhex(sha256)) + short
-        token = base64.urlsafe_b64encode(signed + self._mac(signed)).rstrip(b"=").decode()
+        token = signed_text(signed, self._key, _PURPOSE)
         return f"{self._base}{PATH}{token}"
 
     async def open(self, token: str) -> Download:
@@ -76,19 +73,10 @@ class SignedLinks:
         return Download(name, size, self._blobs.pieces(digest.hex()))
 
     def _verified(self, token: str) -> bytes | None:
-        if len(token) > MAX_TOKEN or not token.isascii():
+        if len(token) > MAX_TOKEN:
             return None
-        try:
-            data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            return None
-        if len(data) < _HEAD.size + _MAC_BYTES:
-            return None
-        signed, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
-        return signed if hmac.compare_digest(mac, self._mac(signed)) else None
-
-    def _mac(self, signed: bytes) -> bytes:
-        return hmac.digest(self._key, _PURPOSE + signed, hashlib.sha256)
+        signed = content_of(token, self._key, _PURPOSE)
+        return signed if signed is not None and len(signed) >= _HEAD.size else None
 
 
 def link_key(home: Path) -> bytes:
