@@ -1,9 +1,9 @@
 """HTTP for all adapters: one client per runtime whose credential is bound to its origin, redirects
 and learnt addresses checked, bodies limited, foreign errors translated; shared, so without cookies.
 
-The only file that imports httpx2.  Streams have no timeout but that of connecting: silence and
-deadline are the session engine's, which leaves the `async with` block.  Proxies and extra CAs are
-taken from the environment as httpx does it (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`).
+Streams have no timeout but that of connecting: silence and deadline are the session engine's, which
+leaves the `async with` block.  Proxies and extra CAs are taken from the environment as httpx does
+it (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urljoin
 
@@ -27,6 +26,7 @@ from lap_runtimes.base import MAX_FILE_BYTES
 from lap_runtimes.config import HTTPRuntimeConfig
 from lap_runtimes.errors import ProtocolError, Rejected, RuntimeFailure, Unavailable
 from lap_runtimes.http_errors import MAX_ERROR_BODY, check_packing, pause_before, rejection
+from lap_runtimes.http_transport import transport
 from lap_runtimes.origin import OriginRules, Standing
 from lap_runtimes.resolving import public_address
 
@@ -35,6 +35,15 @@ MAX_JSON = 64 * 1024 * 1024
 CONTROL_DEADLINE = 30.0
 """Seconds for a request that only asks or tells something, from connecting to the last byte."""
 MAX_REDIRECTS = 5
+_HEADERS = httpx2.Headers(
+    {
+        "Accept": "*/*",
+        "Accept-Encoding": "gzip, deflate",
+        "Connection": "keep-alive",
+        "User-Agent": "lap-mcp",
+    }
+)
+"""Of every request that does not say otherwise."""
 _SCRUBBED = 16 * 1024
 """Bytes of a body that is no JSON that are looked at for our credential, to show its beginning."""
 _CONNECT_PAUSES = (0.2, 0.6)
@@ -168,7 +177,7 @@ class HTTP:
         self._authorizer = authorizer
         self._issued = Issued()
         self._learn = config.learn_secret
-        self._client: httpx2.AsyncClient | None = None
+        self._transport: httpx2.AsyncBaseTransport | None = None
         self._building = anyio.Lock()
 
     def url(self, path: str) -> str:
@@ -178,9 +187,9 @@ class HTTP:
         return f"{self.base}/{path.lstrip('/')}" if path else self.base
 
     async def aclose(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        connected, self._transport = self._transport, None
+        if connected is not None:
+            await connected.aclose()
 
     @asynccontextmanager
     async def stream(
@@ -308,7 +317,7 @@ class HTTP:
         params: Mapping[str, str] | None,
         headers: Mapping[str, str],
     ) -> httpx2.Response:
-        client = await self._connected()
+        connected = await self._connected()
         extensions: dict[str, Any] = {}
         home = self._home_headers if standing == "home" else {}
         sent = {**headers, **home}
@@ -321,16 +330,14 @@ class HTTP:
                 sent["Host"] = target.netloc.decode("ascii")
                 extensions["sni_hostname"] = target.host
                 target = target.copy_with(host=address)
-            # As the client builds one, without the cookies and parameters that ours has none of.
-            given = client.headers.copy()
+            given = _HEADERS.copy()
             given.update(sent)
-            extensions["timeout"] = client.timeout.as_dict()
             request = httpx2.Request(
                 method, target, content=content, headers=given, extensions=extensions
             )
             if standing == "home" and self._authorizer is not None:
                 await self._authorize(self._authorizer, request)
-            return await client.send(request, stream=True, follow_redirects=False)
+            return await connected.handle_async_request(request)
 
     async def _authorize(self, authorizer: Authorizer, request: httpx2.Request) -> None:
         """Sign the request, which is final but for this."""
@@ -342,29 +349,23 @@ class HTTP:
                 self._learn(secret.removeprefix("Bearer "))
         request.headers.update({**proof.plain, **proof.secret})
 
-    async def _connected(self) -> httpx2.AsyncClient:
-        if self._client is not None:
-            return self._client
+    async def _connected(self) -> httpx2.AsyncBaseTransport:
+        if self._transport is not None:
+            return self._transport
         async with self._building:
-            if self._client is None:
+            if self._transport is None:
                 # Certificates are read from disk.
-                self._client = await anyio.to_thread.run_sync(self._build)
-            return self._client
+                self._transport = await anyio.to_thread.run_sync(self._build)
+            return self._transport
 
-    def _build(self) -> httpx2.AsyncClient:
+    def _build(self) -> httpx2.AsyncBaseTransport:
         if not self.rules.encrypted:
             # Reading the certificates takes 0.1 s; without any, no https connection can succeed.
-            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         else:
-            verify = tls_context(self._ca_file)
-        return httpx2.AsyncClient(
-            verify=verify,
-            timeout=httpx2.Timeout(None, connect=self._connect_timeout),
-            limits=httpx2.Limits(
-                max_connections=None, max_keepalive_connections=self._keep_connections
-            ),
-            headers={"User-Agent": "lap-mcp", "Accept-Encoding": "gzip, deflate"},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            tls = tls_context(self._ca_file)
+        return transport(
+            tls, connect_timeout=self._connect_timeout, keep_connections=self._keep_connections
         )
 
     def _where(self, url: str) -> str:
