@@ -79,8 +79,8 @@ def _loop_is_not_blocked() -> Iterator[None]:
             # Small SQLite transactions run where they stand, and never wait for a lock there.
             function.can_block_in("lap_mcp/store/database.py", {"_migrate"})
             function.can_block_in("lap_mcp/store/sqlite.py", {"_at_once"})
-            # The loop says before that there is something to read.
-            function.can_block_in("lap_mcp/mcp_server/stdio.py", {"_readable"})
+            # The loop says before that there is something to read, the pipe that it has room.
+            function.can_block_in("lap_mcp/mcp_server/stdio.py", {"_readable", "_written"})
         yield
 
 

@@ -7,6 +7,7 @@ what a child reads is empty, and a read that blocks never holds up the end of th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import select
@@ -16,17 +17,27 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Self
 
-import anyio.to_thread
+import anyio
+import anyio.lowlevel
+import mcp.types as t
+from mcp.shared.message import SessionMessage
 
 from .face import Face
 
 _AHEAD: Final = 64
 """Lines that are read before they are asked for."""
+_BEHIND: Final = 16
+"""Messages that wait to be written before the next sender waits."""
+_LAST_WORDS: Final = 5.0
+"""Seconds for what is still to be written once the client has closed stdin."""
 _READ: Final = 256 * 1024
 """Bytes that are read at once."""
 _ATOMIC: Final = select.PIPE_BUF
+"""Bytes that a pipe which can be written to takes without blocking (pipe(7))."""
+_OTHERS: Final = 64
+"""Writes after which others have their turn."""
 _ESCAPE: Final = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
@@ -163,43 +174,133 @@ def _text(line: bytes | bytearray) -> str:
     return whole(line.decode("utf-8", "replace"))
 
 
-class _Writer:
-    """Writes to a descriptor: at once where the pipe has room, else in a thread."""
+class _Inbox:
+    """The client's messages, as the SDK reads them (its `ReadStream`): a line that is none comes as
+    the error that it is.  A task and a stream between, as the SDK's own stdio has them, would cost
+    every call a tenth of its time."""
+
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
+        self._each = aiter(lines)
+
+    async def receive(self) -> SessionMessage | Exception:
+        """Raises: anyio.EndOfStream"""
+        line = await anext(self._each, None)
+        if line is None:
+            raise anyio.EndOfStream
+        try:
+            return SessionMessage(t.jsonrpc_message_adapter.validate_json(line, by_name=False))
+        except ValueError as error:  # the SDK answers it
+            return error
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        self._lines.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class _Outbox:
+    """Messages to the client, as the SDK writes them (its `WriteStream`): at once where the pipe
+    has room and nothing waits, else by `run`, in order."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
+        self._waiting: deque[bytes] = deque()
+        """The first of them is being written."""
+        self._news = anyio.Event()
+        self._room = anyio.Event()
+        self._closed = False
 
-    async def write(self, text: str) -> None:
-        data = text.encode("utf-8", "replace")
-        if len(data) <= _ATOMIC and any(what & select.POLLOUT for _, what in self._poll.poll(0)):
-            data = data[os.write(self._fd, data) :]
+    async def send(self, item: SessionMessage) -> None:
+        """Returns once few wait to be written.  A sender that is cancelled has sent it."""
+        text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+        data = f"{text}\n".encode("utf-8", "replace")
+        if not self._waiting:
+            data = data[self._at_once(data) :]
         if data:
-            await anyio.to_thread.run_sync(self._write_all, data, abandon_on_cancel=True)
+            self._waiting.append(data)
+            self._news.set()
+            while len(self._waiting) > _BEHIND:
+                await self._room.wait()
 
-    def _write_all(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+    def _at_once(self, data: bytes) -> int:
+        """How much of it is written.  Where that fails, `run` finds out how."""
+        try:
+            return self._written(data) if len(data) <= _ATOMIC else 0
+        except OSError:
+            return 0
 
-    async def flush(self) -> None:
-        """Nothing is buffered."""
+    def _written(self, data: bytes | memoryview) -> int:
+        """Write what the pipe has room for.  Raises: OSError, where its other end is closed."""
+        return os.write(self._fd, data[:_ATOMIC]) if self._poll.poll(0) else 0
+
+    async def run(self) -> None:
+        """Write what waits, until it is closed and nothing does.  Raises: OSError"""
+        while True:
+            while self._waiting:
+                await self._write(memoryview(self._waiting[0]))
+                self._waiting.popleft()
+                self._room.set()
+                self._room = anyio.Event()
+            if self._closed:
+                return
+            self._news = anyio.Event()
+            await self._news.wait()
+
+    async def _write(self, data: memoryview) -> None:
+        """Never more than the pipe has room for: the descriptor is not ours alone, so that it
+        cannot be made one that does not block, and a thread that blocks would outlive us."""
+        for number in itertools.count(1):
+            written = self._written(data)
+            data = data[written:]
+            if not data:
+                return
+            if not written:
+                await anyio.wait_writable(self._fd)
+            elif number % _OTHERS == 0:
+                await anyio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._news.set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 async def run_stdio(face: Face, wire: Wire | None = None) -> None:
-    """Serve until stdin ends.  `wire`: descriptors that were claimed before."""
+    """Serve until stdin ends.  `wire`: descriptors that were claimed before.
+
+    Raises: OSError, in a group, where the client takes no answers any more."""
     if wire is None:
         with claimed() as taken:
             await run_stdio(face, taken)
         return
-    from mcp.server.stdio import stdio_server
-
-    lines = _Lines(wire.read)
-    stdin: Any = lines
-    stdout: Any = _Writer(wire.write)
+    lines, outbox = _Lines(wire.read), _Outbox(wire.write)
+    options = face.server.create_initialization_options()
     try:
-        async with face.running(), stdio_server(stdin, stdout) as (read, write):
-            await face.server.run(read, write, face.server.create_initialization_options())
+        async with face.running(), anyio.create_task_group() as group:
+            group.start_soon(outbox.run)
+            await face.server.run(_Inbox(lines), outbox, options)
+            # A client that reads no more and does not close its end either keeps nobody.
+            group.cancel_scope.deadline = anyio.current_time() + _LAST_WORDS
     finally:
         lines.close()
