@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,6 +28,14 @@ class Entry:
     definition: t.Tool
     toolset: Toolset
     _checker: Checker | None = field(default=None)
+    _in_headers: bool | None = field(default=None)
+
+    @property
+    def in_headers(self) -> bool:
+        """Some of its parameters travel in headers of HTTP as well."""
+        if self._in_headers is None:
+            self._in_headers = "x-mcp-header" in json.dumps(self.definition.input_schema)
+        return self._in_headers
 
     @property
     def checker(self) -> Checker:
@@ -77,10 +86,12 @@ class Catalogue:
             self._loaded = True
         return (await self.entries(caller)).get(name)
 
-    def known_schema(self, name: str) -> dict[str, Any] | None:
-        """The input schema of a tool that was listed or called before; never waits."""
+    def header_schema(self, name: str) -> dict[str, Any] | None:
+        """The input schema of a tool that was listed or called before; never waits.  Asked for at
+        each call over HTTP, for parameters in headers, and walked twice: `None` where it has none.
+        """
         entry = (self._entries or {}).get(name)
-        return entry.definition.input_schema if entry else None
+        return entry.definition.input_schema if entry and entry.in_headers else None
 
     async def nearest(self, caller: Caller, name: str) -> list[str]:
         return difflib.get_close_matches(name, list(await self.entries(caller)), n=3, cutoff=0.5)

@@ -110,7 +110,7 @@ class Face:
                 "resources/templates/list": private,
                 "server/discover": private,
             },
-            get_tool_input_schema=self.catalogue.known_schema,
+            get_tool_input_schema=self.catalogue.header_schema,
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
             on_list_resources=listings.resources,

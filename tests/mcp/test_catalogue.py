@@ -17,7 +17,8 @@ from lap_runtimes.base import Capabilities
 from lap_mcp.control.tool_names import BUILT_IN, RESERVED_NAMES, is_valid, slug
 from lap_mcp.errors import ConfigError, StoreError
 from lap_mcp.mcp_server import agent_tools
-from lap_mcp.mcp_server.code_tools import SAVE_FILES
+from lap_mcp.mcp_server.catalogue import Entry
+from lap_mcp.mcp_server.code_tools import SAVE_FILES, CodeTools
 from lap_mcp.mcp_server.face import INSTRUCTIONS
 from lap_mcp.mcp_server.options import FaceOptions
 from lap_mcp.model import Agent
@@ -278,3 +279,13 @@ def test_a_tool_name_is_always_valid_and_free(name: str) -> None:
         assert is_valid(found)
         assert found not in taken
         taken.add(found)
+
+
+@pytest.mark.parametrize(("parameter", "asked"), [({}, False), ({"x-mcp-header": "Region"}, True)])
+def test_a_schema_is_walked_for_headers_only_where_it_names_some(
+    parameter: dict[str, str], asked: bool
+) -> None:
+    schema = {"type": "object", "properties": {"region": {"type": "string", **parameter}}}
+    entry = Entry(t.Tool(name="t", input_schema=schema), CodeTools(FaceOptions()))
+
+    assert entry.in_headers is asked
