@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import re
 import select
@@ -15,7 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -190,7 +191,7 @@ class _Inbox:
             raise anyio.EndOfStream
         try:
             return SessionMessage(t.jsonrpc_message_adapter.validate_json(line, by_name=False))
-        except ValueError as error:  # the SDK answers it
+        except ValueError as error:  # the SDK logs it
             return error
 
     def __aiter__(self) -> Self:
@@ -212,12 +213,31 @@ class _Inbox:
         await self.aclose()
 
 
+def _line(message: t.JSONRPCMessage) -> bytes:
+    """With a `?` for each half of a character, which UTF-8 does not have: a runtime may have cut a
+    text in the middle of an emoji."""
+    try:
+        return message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+    except ValueError:
+        plain = message.model_dump(by_alias=True, exclude_unset=True)
+        return json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def _unblocked(fd: int) -> int:
+    """A terminal blocks in the middle of a write, whatever `poll` says: it is opened once more, for
+    this process alone, until its end.  Others do not block where `poll` says that there is room."""
+    if os.isatty(fd):
+        with suppress(OSError):
+            return os.open(os.ttyname(fd), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    return fd
+
+
 class _Outbox:
     """Messages to the client, as the SDK writes them (its `WriteStream`): at once where the pipe
     has room and nothing waits, else by `run`, in order."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self._fd = fd = _unblocked(fd)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._waiting: deque[bytes] = deque()
@@ -225,11 +245,11 @@ class _Outbox:
         self._news = anyio.Event()
         self._room = anyio.Event()
         self._closed = False
+        self._ending: anyio.CancelScope | None = None
 
     async def send(self, item: SessionMessage) -> None:
         """Returns once few wait to be written.  A sender that is cancelled has sent it."""
-        text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
-        data = f"{text}\n".encode("utf-8", "replace")
+        data = _line(item.message)
         if not self._waiting:
             data = data[self._at_once(data) :]
         if data:
@@ -247,7 +267,18 @@ class _Outbox:
 
     def _written(self, data: bytes | memoryview) -> int:
         """Write what the pipe has room for.  Raises: OSError, where its other end is closed."""
-        return os.write(self._fd, data[:_ATOMIC]) if self._poll.poll(0) else 0
+        try:
+            written = os.write(self._fd, data[:_ATOMIC]) if self._poll.poll(0) else 0
+        except BlockingIOError:  # the other side made it one that does not block
+            return 0
+        if written and self._ending is not None:
+            self._ending.deadline = anyio.current_time() + _LAST_WORDS
+        return written
+
+    def end(self, scope: anyio.CancelScope) -> None:
+        """Cancel `scope` when what waits has not moved for `_LAST_WORDS`."""
+        self._ending = scope
+        scope.deadline = anyio.current_time() + _LAST_WORDS
 
     async def run(self) -> None:
         """Write what waits, until it is closed and nothing does.  Raises: OSError"""
@@ -301,6 +332,6 @@ async def run_stdio(face: Face, wire: Wire | None = None) -> None:
             group.start_soon(outbox.run)
             await face.server.run(_Inbox(lines), outbox, options)
             # A client that reads no more and does not close its end either keeps nobody.
-            group.cancel_scope.deadline = anyio.current_time() + _LAST_WORDS
+            outbox.end(group.cancel_scope)
     finally:
         lines.close()

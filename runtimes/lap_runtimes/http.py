@@ -328,6 +328,8 @@ class HTTP:
             if standing == "public":
                 address = await public_address(target.host, target.port or 443)
                 sent["Host"] = target.netloc.decode("ascii")
+                # Its certificate is for this name, and the pool knows connections by address.
+                sent["Connection"] = "close"
                 extensions["sni_hostname"] = target.host
                 target = target.copy_with(host=address)
             given = _HEADERS.copy()

@@ -9,12 +9,15 @@ head and body, goes out in one piece, so that the server wakes once.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import select
+import socket
 import ssl
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from itertools import chain, zip_longest
+from typing import Any, Final, cast
 
 import anyio
 import httpcore2
@@ -44,19 +47,75 @@ class AsyncioNetwork(httpcore2.AsyncNetworkBackend):
     ) -> httpcore2.AsyncNetworkStream:
         """Raises: httpcore2.ConnectError, httpcore2.ConnectTimeout."""
         with _connecting(), anyio.fail_after(timeout):
-            transport, stream = await asyncio.get_running_loop().create_connection(
-                _Stream,
-                host,
-                port,
-                local_addr=None if local_address is None else (local_address, 0),
-                happy_eyeballs_delay=_NEXT_ADDRESS,
-            )
+            transport, stream = await _first(host, port, local_address)
         for option in socket_options or ():
             transport.get_extra_info("socket").setsockopt(*option)
         return stream
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
+
+
+async def _first(
+    host: str, port: int, local_address: str | None
+) -> tuple[asyncio.Transport, _Stream]:
+    """A connection to the address that answers first.  Not by the loop's own race of addresses:
+    one that is cancelled leaves its open socket to the garbage collector (Python 3.11), and
+    uvloop has none.  Raises: OSError, UnicodeError"""
+    loop = asyncio.get_running_loop()
+    local = None if local_address is None else (local_address, 0)
+    if _is_address(host):
+        return await loop.create_connection(_Stream, host, port, local_addr=local)
+    won: tuple[asyncio.Transport, _Stream] | None = None
+    errors: list[OSError] = []
+
+    async def attempt(address: str, failed: anyio.Event) -> None:
+        nonlocal won
+        try:
+            made = await loop.create_connection(_Stream, address, port, local_addr=local)
+        except OSError as error:
+            errors.append(error)
+            failed.set()
+            return
+        if won is None:
+            won = made
+            tasks.cancel_scope.cancel()
+        else:
+            made[0].abort()
+
+    addresses = await _addresses(host, port)
+    try:
+        async with anyio.create_task_group() as tasks:
+            for address in addresses:
+                failed = anyio.Event()
+                tasks.start_soon(attempt, address, failed)
+                with anyio.move_on_after(_NEXT_ADDRESS):
+                    await failed.wait()
+    except BaseException:
+        if won is not None:
+            won[0].abort()
+        raise
+    if won is None:
+        raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
+    return won
+
+
+async def _addresses(host: str, port: int) -> list[str]:
+    """A host's, of each family in turn, since one of them may be broken as such; the resolver's
+    favourite comes first.  Raises: OSError, UnicodeError"""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    favourite = [each[4][0] for each in found if each[0] == found[0][0]]
+    others = [each[4][0] for each in found if each[0] != found[0][0]]
+    mixed = chain.from_iterable(zip_longest(favourite, others))
+    return list(dict.fromkeys(str(each) for each in mixed if each is not None))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class _Stream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
@@ -79,8 +138,8 @@ class _Stream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
     # What the transport calls -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's is of no class of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._came += data
@@ -158,9 +217,10 @@ class _Stream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
             self._open().write(data)
 
     async def aclose(self) -> None:
-        """Nobody waits for anything on it: what was not sent is not wanted any more."""
+        """What was not sent is not wanted any more.  Whoever reads gets an error, not an end: the
+        end of the connection may be that of a body."""
         self._held.clear()
-        self._end(None)
+        self._end(ConnectionAbortedError("closed on this side"))
         self._open().abort()
         await asyncio.sleep(0)  # the transport closes the socket in the loop's next turn
 

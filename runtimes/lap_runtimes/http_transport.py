@@ -100,7 +100,10 @@ class _Proxied(httpx2.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self._client.send(request, stream=True, follow_redirects=False)
+        # No credential but the request's own: not the one that an address may hold.
+        return await self._client.send(
+            request, stream=True, follow_redirects=False, auth=httpx2.Auth()
+        )
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
+import tty
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from itertools import islice
 
 import anyio
 import anyio.to_thread
@@ -14,8 +17,9 @@ import mcp.types as t
 import pytest
 from mcp.shared.message import SessionMessage
 
+from lap_mcp.mcp_server import stdio
 from lap_mcp.mcp_server.stdio import _BEHIND, _Outbox
-from tests.mcp.serving import stdio_server
+from tests.mcp.serving import stdio_server, until
 
 pytestmark = pytest.mark.anyio
 DEADLINE = 30.0
@@ -51,10 +55,11 @@ def message(number: int, size: int = 0) -> SessionMessage:
 
 
 class Reading:
-    """Everything that comes, read in a thread until the end."""
+    """Everything that comes, read in a thread until the end, or so many lines."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, lines: int | None = None) -> None:
         self._fd = fd
+        self._lines = lines
         self.numbers: list[int] = []
 
     async def __call__(self) -> None:
@@ -62,7 +67,8 @@ class Reading:
 
     def _read(self) -> None:
         with os.fdopen(self._fd, "rb", closefd=False) as file:
-            self.numbers += [json.loads(line)["params"]["n"] for line in file]
+            for line in islice(file, self._lines):
+                self.numbers.append(json.loads(line)["params"]["n"])
 
 
 async def test_what_fits_is_written_before_send_returns(pipe: tuple[int, int]) -> None:
@@ -151,6 +157,83 @@ async def test_a_client_that_closed_its_end_ends_the_writing(
         async with outbox(write) as box:
             await box.send(message(1, size))
             await anyio.sleep(DEADLINE)
+
+
+async def test_the_end_waits_for_a_client_that_goes_on_reading_however_slowly(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stdio, "_LAST_WORDS", 0.5)
+    read, write = pipe
+    came = bytearray()
+
+    async def slowly() -> None:
+        while data := await anyio.to_thread.run_sync(os.read, read, 8192):
+            came.extend(data)
+            await anyio.sleep(0.1)
+
+    async with anyio.create_task_group() as tasks, outbox(write) as box:
+        for number in range(8):
+            await box.send(message(number, 20_000))
+        tasks.start_soon(slowly)
+        scope = anyio.CancelScope()
+        box.end(scope)
+        with scope:
+            await box.aclose()
+            await until(lambda: not box._waiting)
+        assert not scope.cancelled_caught
+    assert [json.loads(line)["params"]["n"] for line in came.splitlines()] == list(range(8))
+
+
+async def test_a_pipe_that_the_other_side_made_not_to_block(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else may fill it between the look and the write."""
+    read, write = pipe
+    true_write, refusals = os.write, [2]
+
+    def refusing(fd: int, data: bytes) -> int:
+        if fd == write and refusals[0]:
+            refusals[0] -= 1
+            raise BlockingIOError
+        return true_write(fd, data)
+
+    monkeypatch.setattr(stdio.os, "write", refusing)
+    reading = Reading(read)
+    async with anyio.create_task_group() as tasks, outbox(write) as box:
+        tasks.start_soon(reading)
+        await box.send(message(1))
+        await box.send(message(2, 100_000))
+    assert reading.numbers == [1, 2]
+
+
+async def test_half_of_a_character_costs_no_message(pipe: tuple[int, int]) -> None:
+    read, write = pipe
+    params = {"n": 1, "text": "a\ud83d\u00fc"}
+    async with outbox(write) as box:
+        await box.send(
+            SessionMessage(t.JSONRPCRequest(jsonrpc="2.0", id=1, method="m", params=params))
+        )
+        line = json.loads(await anyio.to_thread.run_sync(os.read, read, 4096))
+    assert line == {"jsonrpc": "2.0", "id": 1, "method": "m", "params": {"n": 1, "text": "a?ü"}}
+
+
+async def test_a_terminal_that_nobody_reads_does_not_hold_up_the_loop() -> None:
+    read, terminal = pty.openpty()
+    tty.setraw(terminal)
+    reading = Reading(read, lines=40)
+    try:
+        async with anyio.create_task_group() as tasks, outbox(terminal) as box:
+            with anyio.move_on_after(0.3) as waiting:
+                for number in range(40):
+                    await box.send(message(number, 30_000))
+            assert waiting.cancelled_caught
+            tasks.start_soon(reading)
+            for number in range(_BEHIND + 1, 40):
+                await box.send(message(number, 10))
+            await until(lambda: not box._waiting)
+        assert reading.numbers == list(range(40))
+    finally:
+        os.close(read)
 
 
 def test_a_client_that_reads_no_more_does_not_keep_the_server() -> None:

@@ -4,6 +4,7 @@ other side is slow, leaves, breaks off, or is not there."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +17,7 @@ import httpcore2
 import httpx2
 import pytest
 import trustme
+from lap_runtimes import http as http_module
 from lap_runtimes.errors import Unavailable
 from lap_runtimes.http_network import AsyncioNetwork
 from lap_runtimes.http_transport import Pooled
@@ -329,6 +331,61 @@ async def test_leaving_an_answer_closes_its_connection() -> None:
         await left.wait()
 
 
+async def test_a_client_that_is_closed_cuts_the_body_that_somebody_reads() -> None:
+    """Not as if it were complete: its end would be that of the connection."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of it")
+        await reader.read()
+
+    async with peer(serve) as port, connected(f"http://127.0.0.1:{port}") as http:
+        reply = await http.open("GET", http.url("/"))
+        chunks = reply.chunks()
+        assert await anext(chunks) == b"half of it"
+        async with anyio.create_task_group() as tasks:
+
+            async def close() -> None:
+                await anyio.sleep(0.05)
+                await http.aclose()
+
+            tasks.start_soon(close)
+            with pytest.raises(Unavailable, match="closed on this side"):
+                await anext(chunks)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_connecting_that_is_cancelled_leaves_nothing_open(host: str) -> None:
+    now = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal now
+        now += 1
+        await reader.read()
+        now -= 1
+
+    async def connect(port: int) -> None:
+        opened = await AsyncioNetwork().connect_tcp(host, port)
+        await opened.aclose()
+
+    gc.disable()  # it would end what nobody owns
+    try:
+        async with peer(serve) as port:
+            for turns in range(200):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(connect, port)
+                    for _ in range(turns % 20):
+                        await asyncio.sleep(0)
+                    if host == "localhost" and turns % 2:  # its name is looked up in a thread
+                        await asyncio.sleep(0.001)
+                    if turns % 20 < 19:
+                        tasks.cancel_scope.cancel()
+                await asyncio.sleep(0)
+            await eventually_async(lambda: now == 0)
+    finally:
+        gc.enable()
+
+
 # Nobody there --------------------------------------------------------------------------------
 
 
@@ -428,6 +485,32 @@ async def test_a_configured_ca_file_vouches(
         connected(f"https://127.0.0.1:{port}", ca_file=str(file)) as http,
     ):
         assert await http.json("GET", http.url("/")) is True
+
+
+async def test_a_connection_of_one_name_is_not_used_for_another(
+    trusting: ssl.SSLContext, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Addresses that are checked are connected to by number, and a pool knows numbers only."""
+    certificate = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("good.example").configure_cert(certificate)
+    file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(file)
+
+    async def here(host: str, port: int) -> str:
+        return "127.0.0.1"
+
+    monkeypatch.setattr(http_module, "public_address", here)
+    options = {"ca_file": str(file), "allow_origins": ["*"]}
+    async with (
+        peer(answers, certificate) as port,
+        connected("https://home.example", **options) as http,
+    ):
+        for _ in range(2):
+            reply = await http.open("GET", f"https://good.example:{port}/", whence="a test")
+            assert await reply.read(10) == b"ok"
+            await reply.aclose()
+            with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+                await http.open("GET", f"https://other.example:{port}/", whence="a test")
 
 
 async def test_a_server_without_tls_or_that_leaves_in_its_handshake_is_an_error(
