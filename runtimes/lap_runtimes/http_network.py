@@ -13,7 +13,6 @@ import ipaddress
 import select
 import socket
 import ssl
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, zip_longest
@@ -285,8 +284,6 @@ def _readable(transport: asyncio.Transport) -> bool:
     connection = transport.get_extra_info("socket")
     if connection is None or connection.fileno() < 0:
         return True
-    if sys.platform == "win32":
-        return bool(select.select([connection], [], [], 0)[0])
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))

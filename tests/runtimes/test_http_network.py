@@ -569,3 +569,24 @@ async def test_a_proxy_of_the_environment_is_used(
     assert list(heads) == [asked]
     target = f"http://127.0.0.1:{home}/there" if asked == "proxy" else "/there"
     assert heads[asked].startswith(f"GET {target} HTTP/1.1\r\n".encode())
+
+
+async def test_an_address_brings_no_credential_of_its_own_to_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+
+    async with peer(serve) as proxy:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy}")
+        async with connected("http://agent.example") as http:
+            reply = await http.open("GET", "http://somebody:else@agent.example/file")
+            await reply.aclose()
+
+    assert b"\r\nauthorization: bearer " in heads[0].lower()
+    assert b"basic" not in heads[0].lower()
